@@ -1,0 +1,80 @@
+"""Errors that say object, rule, count and the next command; each has a stable number.
+
+The rule, the explanation and the next command of each number stand in `mappings/explanations/errors.csv`, so that
+`palmares explain NUMBER` and the message cannot disagree. A message names files, tables, columns and counts; never a patient's
+value or id.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+from fhir_adapters.knowledge import table
+
+
+class Exit(IntEnum):
+    """What a command's exit code tells without the logs."""
+
+    UNEXPECTED = 1
+    USAGE = 2  # an argument, a site, a vocabulary or a setting is wrong
+    INPUT = 3  # the input cannot be read as a whole
+    MACHINE = 4  # disk, permission, memory, a server that does not answer
+    BLOCKED = 5  # a gate said BLOCK
+    BALANCE = 6  # rows do not balance: a defect of ours
+
+
+def catalogue() -> dict[str, dict[str, str]]:
+    """Every error number with `exit`, `rule`, `explanation` and `next`."""
+    return {row["code"]: row for row in table("explanations", "errors.csv")}
+
+
+class PalmaresError(Exception):
+    """A numbered error.
+
+    Parameters: `code` from the catalogue; `subject`, the object (a file, table, site or setting; never a value);
+    `count`, how many records it concerns; `detail`, a few words more; the other keywords fill the placeholders of the
+    catalogue's next command.
+    """
+
+    def __init__(
+        self, code: str, subject: str, *, count: int | None = None, detail: str = "", **placeholders: object
+    ) -> None:
+        entry = catalogue()[code]
+        self.code = code
+        self.subject = subject
+        self.count = count
+        self.exit_code = int(Exit[entry["exit"]])
+        self.rule = entry["rule"]
+        self.next_command = entry["next"].format(code=code, subject=subject, **placeholders)
+        many = f" ({count})" if count is not None else ""
+        more = f": {detail}" if detail else ""
+        super().__init__(f"{code} {subject}: {self.rule}{many}{more}. {self.next_command}")
+
+
+_MACHINE_ERRORS = {
+    errno.ENOSPC: "E-DISK-01",
+    errno.EDQUOT: "E-DISK-01",
+    errno.EACCES: "E-DISK-02",
+    errno.EPERM: "E-DISK-02",
+}
+_MACHINE_ERRORS |= {errno.EROFS: "E-DISK-02", errno.ENOTDIR: "E-DISK-02"}
+
+
+@contextmanager
+def machine_errors(subject: str) -> Iterator[None]:
+    """Turn a full disk or a refused write, as Python or DuckDB report it, into a numbered error about `subject`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _MACHINE_ERRORS:
+            raise PalmaresError(_MACHINE_ERRORS[error.errno], subject) from None
+        raise
+    except Exception as error:
+        # DuckDB and Arrow report these as text only
+        text = str(error)
+        if "No space left on device" in text or "not enough disk space" in text.lower():
+            raise PalmaresError("E-DISK-01", subject) from None
+        if "Permission denied" in text or "Read-only file system" in text:
+            raise PalmaresError("E-DISK-02", subject) from None
+        raise
