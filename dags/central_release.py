@@ -1,0 +1,82 @@
+"""# The centre's way: from submissions to a released cohort
+
+Wakes when a hospital has submitted (asset `palmares_submissions`). Each submission is **received** in a task of its own:
+every file is held against its hash, and a bad one keeps that site's previous submission. The **warehouse** is then built
+anew beside the old one from every site in the intake and swapped in by rename, so that no reader ever sees a half state.
+From it come the **cohort** with its attrition table, and the released **datasets**.
+
+- A submission that fails verification is reported by its task and stops nobody else.
+- Nothing is published unless the warehouse was built.
+
+Configuration: `home` (the workspace; else `PALMARES_HOME`), `study` (a folder of `mappings/studies`). The stages, their order and
+their retries are those of `omop_etl/stages.py`.
+"""
+
+from airflow.sdk import Asset, Param, dag, task
+
+from omop_etl.orchestration import SUBMISSIONS, WAREHOUSE, centre_place, in_airflow, workspace
+from omop_etl.stages import CENTRAL_STAGES, stage
+
+
+@dag(
+    dag_id="central_release",
+    doc_md=__doc__,
+    schedule=[Asset(SUBMISSIONS)],
+    catchup=False,
+    max_active_runs=1,
+    params={
+        "home": Param(None, type=["null", "string"], description="The workspace; default: PALMARES_HOME."),
+        "study": Param("palmares2", type="string", description="A folder of mappings/studies."),
+    },
+    tags=["palmares", "centre"],
+)
+def central_release():
+    @task(doc_md="The submissions that lie in the workspace.")
+    def list_submissions(params=None) -> list[str]:
+        return [str(path) for path in sorted(workspace(params).glob("sites/*/submission")) if path.is_dir()]
+
+    @task(
+        task_id="receive",
+        doc_md=stage("receive").sentence,
+        retries=stage("receive").retries,
+        retry_exponential_backoff=True,
+        map_index_template="{{ submission.split('/')[-2] }}",
+    )
+    def receive(submission: str, params=None) -> dict:
+        from pathlib import Path
+
+        from omop_etl import stages
+
+        return in_airflow(stages.receive, centre_place(params), Path(submission))
+
+    # all_done: a submission that was refused keeps the site's previous one, and the others go on
+    @task(
+        task_id="build",
+        doc_md=stage("build").sentence,
+        retries=stage("build").retries,
+        trigger_rule="all_done",
+        outlets=[Asset(WAREHOUSE)],
+    )
+    def build(params=None) -> dict:
+        from omop_etl import stages
+
+        return in_airflow(stages.build, centre_place(params))
+
+    def follow(name: str):
+        @task(task_id=name, doc_md=stage(name).sentence, retries=stage(name).retries)
+        def run(params=None) -> dict:
+            from omop_etl import stages
+
+            return in_airflow(getattr(stages, name), centre_place(params), params["study"])
+
+        return run()
+
+    last = build()
+    receive.expand(submission=list_submissions()) >> last
+    for one in CENTRAL_STAGES[2:]:
+        following = follow(one.name)
+        last >> following
+        last = following
+
+
+central_release()

@@ -1,0 +1,115 @@
+"""# A hospital's way: from its sources to a submission
+
+Each **source** of each site is extracted in a task of its own and becomes FHIR R4. Then, per site: the newest version of
+every resource **lands**, new resources are **validated**, the sound ones are **mapped** to OMOP CDM 5.4, the slice passes
+the **gate**, and what may leave the hospital is **submitted**.
+
+- One run may carry one hospital (at a hospital) or all (the demo): `sites` in the run's configuration, else every site
+  that has a TOML.
+- A source that fails is retried, then reported, and the site goes on with its other sources. A site that fails stops
+  nobody else.
+- After a BLOCK the `submit` task of that site fails with a message that says what to do; the site's previous submission
+  stays.
+- Each submission updates the asset `palmares_submissions`, on which `central_release` wakes.
+
+Configuration: `home` (the workspace; else the environment's `PALMARES_HOME`), `sites`, `full` (land from nothing instead
+of on top of what had landed). The stages, their order and their retries are those of `omop_etl/stages.py`.
+"""
+
+from airflow.sdk import Asset, Param, dag, task, task_group
+
+from omop_etl.orchestration import SUBMISSIONS, in_airflow, site_place, workspace
+from omop_etl.stages import SITE_STAGES, stage
+
+
+@dag(
+    dag_id="site_submission",
+    doc_md=__doc__,
+    schedule="@daily",
+    catchup=False,
+    max_active_runs=1,
+    params={
+        "home": Param(None, type=["null", "string"], description="The workspace; default: PALMARES_HOME."),
+        "sites": Param(None, type=["null", "array"], description="Site ids; default: every site with a TOML."),
+        "full": Param(False, type="boolean", description="Land from nothing, not on top of what had landed."),
+    },
+    tags=["palmares", "hospital"],
+)
+def site_submission():
+    @task(doc_md="Which sites this run carries.")
+    def list_sites(params=None) -> list[str]:
+        from omop_etl.config import site_ids
+
+        return params["sites"] or site_ids()
+
+    @task(doc_md="Every source of every site, each to be extracted by itself.")
+    def list_sources(sites: list[str]) -> list[dict]:
+        from omop_etl.orchestration import sources_of
+
+        return sources_of(sites)
+
+    @task(
+        task_id="extract",
+        doc_md=stage("extract").sentence,
+        retries=stage("extract").retries,
+        retry_exponential_backoff=True,
+        map_index_template="{{ source['site'] }} source {{ source['number'] + 1 }}",
+    )
+    def extract(source: dict, params=None) -> dict:
+        from omop_etl import stages
+
+        place = site_place(params, source["site"])
+        return source | in_airflow(stages.extract, place, source["number"])
+
+    def step(name: str, **options):
+        """A task per site for the stage of this name."""
+        described = stage(name)
+        return task(
+            task_id=name,
+            doc_md=described.sentence,
+            retries=described.retries,
+            map_index_template="{{ site }}",
+            **options,
+        )
+
+    @task_group(group_id="hospital")
+    def hospital(site: str, extracted: list[dict]):
+        # all_done: a source that failed must not stop the site's other sources, nor the other sites
+        @step("land", trigger_rule="all_done")
+        def land(site: str, extracted: list[dict], params=None) -> dict:
+            from omop_etl import stages
+
+            mine = [one["out"] for one in extracted or [] if one and one["site"] == site]
+            return in_airflow(stages.land, site_place(params, site), mine, full=params["full"])
+
+        def follow(name: str, **options):
+            @step(name, **options)
+            def run(site: str, params=None) -> dict:
+                from omop_etl import stages
+
+                return in_airflow(getattr(stages, "map_" if name == "map" else name), site_place(params, site))
+
+            return run(site)
+
+        last = land(site, extracted)
+        for one in SITE_STAGES[2:]:
+            outlets = {"outlets": [Asset(SUBMISSIONS)]} if one.name == "submit" else {}
+            following = follow(one.name, **outlets)
+            last >> following
+            last = following
+
+    @task(trigger_rule="all_done", doc_md="One line per site: how far it came, and its verdict.")
+    def report(sites: list[str], params=None) -> list[dict]:
+        from omop_etl.orchestration import site_lines
+
+        lines = site_lines(workspace(params), sites)
+        for line in lines:
+            print(" ".join(f"{name}={value}" for name, value in line.items()))
+        return lines
+
+    sites = list_sites()
+    extracted = extract.expand(source=list_sources(sites))
+    hospital.partial(extracted=extracted).expand(site=sites) >> report(sites)
+
+
+site_submission()

@@ -1,0 +1,414 @@
+"""The `palmares` command. Every stage is a verb, from folder to folder; `demo` runs the whole way.
+
+Nothing heavy is imported here: each command imports what it needs when it runs, so that `palmares --help` answers at
+once.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fhir_adapters.errors import Exit, PalmaresError
+from omop_etl import __version__
+from omop_etl.stages import stage
+
+app = typer.Typer(
+    name="palmares",
+    help="Hospital records to FHIR R4, to OMOP CDM 5.4, through a gate, to a released research cohort.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+site_app = typer.Typer(rich_markup_mode=None, help="The hospitals and their settings.", no_args_is_help=True)
+vocab_app = typer.Typer(rich_markup_mode=None, help="The OMOP vocabularies and the code maps.", no_args_is_help=True)
+app.add_typer(site_app, name="site")
+app.add_typer(vocab_app, name="vocab")
+
+SiteOption = Annotated[str, typer.Option("--site", help="The site's id: the name of its TOML.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Where to write; replaced whole, or not at all.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, for machines.")]
+JobsOption = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes or threads; default: all cores.")]
+VocabularyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--vocabulary", help="An Athena folder, or one that `palmares vocab load` wrote; default: the starter slice."
+    ),
+]
+StudyOption = Annotated[str, typer.Option("--study", help="A folder of mappings/studies.")]
+Progress = Callable[..., None]
+
+
+def _text(name: str, example: str) -> str:
+    return f"{stage(name).sentence}\n\nExample: {example}"
+
+
+def _plain(result: object) -> Any:
+    import orjson
+
+    values = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
+    return orjson.loads(orjson.dumps(values, default=str, option=orjson.OPT_NON_STR_KEYS))
+
+
+def _show(result: object, as_json: bool, seconds: float) -> None:
+    """Print a result: one JSON object for machines, a small table of its plain values for people."""
+    values = _plain(result)
+    if as_json:
+        import orjson
+
+        sys.stdout.write(orjson.dumps(values).decode() + "\n")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in values.items() if isinstance(values, dict) else [("result", values)]:
+        if isinstance(value, dict) and len(value) <= 30:
+            value = ", ".join(f"{key} {count}" for key, count in value.items() if not isinstance(count, dict | list))
+        if not isinstance(value, dict | list) and value not in ("", None):
+            grid.add_row(f"{name.replace('_', ' ')}  ", str(value))
+    grid.add_row("seconds  ", f"{seconds:.1f}")
+    Console().print(grid)
+
+
+@contextmanager
+def _progress(title: str, quiet: bool) -> Iterator[Progress]:
+    """A progress line on the error stream, for people at a terminal; silent for machines and in pipes.
+
+    The callback takes the words of the step at work, or a number of units done.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda *_args, **_more: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    with Bar(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task(title, total=None)
+
+        def report(*what: object, **_more: object) -> None:
+            for one in what:
+                if isinstance(one, int | float):
+                    bar.advance(task, one)
+                else:
+                    bar.update(task, description=f"{title}: {one}")
+
+        yield report
+
+
+def _run(title: str, as_json: bool, work: Callable[[Progress], object]) -> None:
+    started = time.monotonic()
+    with _progress(title, as_json) as report:
+        result = work(report)
+    _show(result, as_json, time.monotonic() - started)
+
+
+@app.command("extract", help=_text("extract", "palmares extract --site site01 --source 1 --out extracted/"))
+def extract(
+    site: SiteOption,
+    out: OutOption,
+    source: Annotated[int, typer.Option("--source", min=1, help="Which [[source]] of the site's TOML.")] = 1,
+    json: JsonOption = False,
+) -> None:
+    from fhir_adapters.base import open_source
+    from fhir_adapters.pseudonyms import SiteKey
+
+    from omop_etl.config import load_site
+
+    settings = load_site(site)
+    if source > len(settings.sources):
+        raise PalmaresError("E-SITE-02", site, detail=f"it has {len(settings.sources)} sources")
+
+    def work(report: Progress) -> object:
+        opened = open_source(settings.sources[source - 1], folder=settings.folder, key=SiteKey.load(settings.key_file))
+        return opened.extract(out, progress=report)
+
+    _run("extract", json, work)
+
+
+@app.command("land", help=_text("land", "palmares land extracted/ --out landed/"))
+def land(
+    sources: Annotated[list[Path], typer.Argument(help="Folders or files of Bundles and NDJSON (plain, .gz, .zst).")],
+    out: OutOption,
+    previous: Annotated[Path | None, typer.Option(help="What had landed before: this delivery is added to it.")] = None,
+    skip_unreadable: Annotated[bool, typer.Option(help="Quarantine a file that cannot be read, and go on.")] = False,
+    jobs: JobsOption = None,
+    json: JsonOption = False,
+) -> None:
+    from fhir_adapters.landing import land as run
+
+    _run("land", json, lambda _: run(sources, out, previous=previous, skip_unreadable=skip_unreadable, jobs=jobs))
+
+
+@app.command("validate", help=_text("validate", "palmares validate --landed landed/ --out accepted/"))
+def validate(
+    landed: Annotated[Path, typer.Option(help="A folder of shards that `palmares land` wrote.")],
+    out: OutOption,
+    verdicts: Annotated[Path | None, typer.Option(help="Where verdicts are remembered from run to run.")] = None,
+    jobs: JobsOption = None,
+    json: JsonOption = False,
+) -> None:
+    from fhir_adapters.validation import validate as run
+
+    _run("validate", json, lambda _: run(landed, out, verdicts=verdicts, jobs=jobs))
+
+
+@app.command("map", help=_text("map", "palmares map --site synthea --fhir export/ --vocabulary athena/ --out slice/"))
+def map_(
+    site: SiteOption,
+    fhir: Annotated[Path, typer.Option(help="A folder of FHIR: Bundles, NDJSON (.gz, .zst), or shards that landed.")],
+    out: OutOption,
+    vocabulary: VocabularyOption = None,
+    skip_unreadable: Annotated[bool, typer.Option(help="Quarantine a file that cannot be read, and go on.")] = False,
+    jobs: JobsOption = None,
+    json: JsonOption = False,
+) -> None:
+    from omop_etl.config import load_site
+    from omop_etl.mapping import map_folder
+
+    settings = load_site(site)
+
+    def work(report: Progress) -> object:
+        return map_folder(
+            settings,
+            fhir,
+            out,
+            vocabulary=vocabulary,
+            skip_unreadable=skip_unreadable,
+            jobs=jobs,
+            progress=report,
+        )
+
+    _run("map", json, work)
+
+
+@app.command("gate", help=_text("gate", "palmares gate --site site01 --slice slice/ --out gate/"))
+def gate(
+    site: SiteOption,
+    slice_: Annotated[Path, typer.Option("--slice", help="A slice that `palmares map` wrote.")],
+    out: OutOption,
+    vocabulary: VocabularyOption = None,
+    json: JsonOption = False,
+) -> None:
+    from omop_etl.gates import gate as run
+
+    started = time.monotonic()
+    verdict = run(slice_, out, site=site, vocabulary=vocabulary)
+    _show(verdict, json, time.monotonic() - started)
+    if verdict.verdict == "BLOCK":
+        raise typer.Exit(int(Exit.BLOCKED))
+
+
+@app.command("submit", help=_text("submit", "palmares submit --slice slice/ --gate gate/ --out submission/"))
+def submit(
+    slice_: Annotated[Path, typer.Option("--slice", help="The slice.")],
+    gate_: Annotated[Path, typer.Option("--gate", help="The gate folder of this slice.")],
+    out: OutOption,
+    json: JsonOption = False,
+) -> None:
+    from omop_etl.submission import submit as run
+
+    _run("submit", json, lambda _: run(slice_, gate_, out))
+
+
+@app.command("receive", help=_text("receive", "palmares receive --submission submission/ --intake intake/"))
+def receive(
+    submission: Annotated[Path, typer.Option(help="A submission folder.")],
+    intake: Annotated[Path, typer.Option(help="The folder of all sites' submissions; the site's is replaced.")],
+    json: JsonOption = False,
+) -> None:
+    from omop_etl.submission import receive as run
+
+    _run("receive", json, lambda _: run(submission, intake))
+
+
+@app.command("build", help=_text("build", "palmares build --slice a/slice --slice b/slice --out warehouse.duckdb"))
+def build(
+    slices: Annotated[list[Path], typer.Option("--slice", help="A slice or a received submission; give one per site.")],
+    out: Annotated[Path, typer.Option("--out", help="The DuckDB file; swapped in whole.")],
+    json: JsonOption = False,
+) -> None:
+    from omop_etl.warehouse import build as run
+
+    _run("build", json, lambda _: run(slices, out))
+
+
+@app.command("cohort", help=_text("cohort", "palmares cohort --warehouse warehouse.duckdb --out cohort/"))
+def cohort(
+    warehouse: Annotated[Path, typer.Option(help="A warehouse that `palmares build` wrote.")],
+    out: OutOption,
+    study: StudyOption = "palmares2",
+    cut_off: Annotated[str | None, typer.Option(help="YYYY-MM-DD; default: the study's.")] = None,
+    json: JsonOption = False,
+) -> None:
+    from datetime import date
+
+    from omop_etl.cohorts import run
+
+    try:
+        day = date.fromisoformat(cut_off) if cut_off else None
+    except ValueError:
+        raise typer.BadParameter("a date as YYYY-MM-DD", param_hint="--cut-off") from None
+    _run("cohort", json, lambda _: run(warehouse, out, study=study, cut_off=day))
+
+
+@app.command(
+    "publish", help=_text("publish", "palmares publish --warehouse warehouse.duckdb --cohort cohort/ --out release/")
+)
+def publish(
+    warehouse: Annotated[Path, typer.Option(help="A warehouse that `palmares build` wrote.")],
+    cohort_: Annotated[Path, typer.Option("--cohort", help="A cohort folder that `palmares cohort` wrote.")],
+    out: OutOption,
+    study: StudyOption = "palmares2",
+    json: JsonOption = False,
+) -> None:
+    from omop_etl.publish import release
+
+    _run("publish", json, lambda _: release(warehouse, cohort_, out, study=study))
+
+
+@app.command("view")
+def view(
+    definition: Annotated[Path, typer.Argument(help="A ViewDefinition (SQL on FHIR v2), as JSON.")],
+    fhir: Annotated[Path, typer.Option(help="A folder of FHIR: Bundles, NDJSON (.gz, .zst), or shards that landed.")],
+    out: Annotated[Path, typer.Option(help="The file to write: .csv, .parquet or .ndjson.")],
+    json: JsonOption = False,
+) -> None:
+    """Run one ViewDefinition over a folder of FHIR and write its rows.
+
+    Example: palmares view mappings/views/patient.json --fhir export/ --out patients.csv
+    """
+    from fhir_adapters.views import run_view
+
+    _run("view", json, lambda _: {"rows": run_view(definition, fhir, out), "file": str(out)})
+
+
+@app.command("synthetic")
+def synthetic(
+    out: OutOption,
+    sites: Annotated[int, typer.Option(min=1, help="How many hospitals.")] = 5,
+    patients: Annotated[int, typer.Option(min=1, help="How many patients in all.")] = 300,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 2024,
+    clean: Annotated[bool, typer.Option("--clean", help="Without the planted defects.")] = False,
+    jobs: JobsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write hospitals that do not exist, in source formats, with the truth beside them.
+
+    Example: palmares synthetic --sites 5 --patients 300 --out hospitals/
+    """
+    from omop_etl.synthetic import generate
+
+    _run(
+        "synthetic",
+        json,
+        lambda report: generate(
+            out, sites=sites, patients=patients, seed=seed, dirty=not clean, jobs=jobs, progress=report
+        ),
+    )
+
+
+@app.command("demo")
+def demo(
+    out: OutOption = Path("demo"),
+    sites: Annotated[int, typer.Option(min=1, help="How many hospitals.")] = 5,
+    patients: Annotated[int, typer.Option(min=1, help="How many patients in all.")] = 300,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same hospitals.")] = 2024,
+    json: JsonOption = False,
+) -> None:
+    """Run the whole way: synthetic hospitals, the real Airflow DAGs, a released cohort.
+
+    Example: palmares demo --sites 5 --patients 300 --out demo
+    """
+    from omop_etl.demo import run
+
+    raise typer.Exit(run(out, sites=sites, patients=patients, seed=seed, as_json=json))
+
+
+@app.command("explain")
+def explain(
+    code: Annotated[str, typer.Argument(help="An error number, an exclusion reason or a check.")],
+    json: JsonOption = False,
+) -> None:
+    """Say what a number or a reason code means and what to do.
+
+    Example: palmares explain G-DEATH-02
+    """
+    from omop_etl.explain import explanation
+
+    _show(explanation(code), json, 0)
+
+
+@site_app.command("list")
+def site_list(json: JsonOption = False) -> None:
+    """List the sites that have settings.
+
+    Example: palmares site list
+    """
+    from omop_etl.config import load_site, site_ids, sites_folder
+
+    if json:
+        _show({"folder": str(sites_folder()), "sites": site_ids()}, True, 0)
+        return
+    for one in site_ids():
+        settings = load_site(one)
+        typer.echo(f"{settings.id}\t{settings.name}\t{settings.time_zone}\t{len(settings.sources)} sources")
+
+
+@vocab_app.command("load")
+def vocab_load(
+    athena: Annotated[Path, typer.Argument(help="An unpacked Athena download.")],
+    out: OutOption,
+    json: JsonOption = False,
+) -> None:
+    """Turn an Athena download into Parquet, with its release and hashes in vocabulary.lock.
+
+    Example: palmares vocab load athena/ --out vocabulary/
+    """
+    from omop_etl.vocabulary import load
+
+    _run("vocab load", json, lambda _: load(athena, out).lock)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"palmares {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command; a numbered error goes to the error stream, and its exit code tells its kind."""
+    try:
+        app()
+    except PalmaresError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what was being written has been removed\n")
+        sys.exit(130)
+    except MemoryError:
+        sys.stderr.write("E-MEMORY-01 this machine: out of memory. Run the same command with fewer --jobs.\n")
+        sys.exit(int(Exit.MACHINE))

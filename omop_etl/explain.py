@@ -1,0 +1,27 @@
+"""`palmares explain CODE`: one place that knows every number a person may meet."""
+
+import tomllib
+
+from fhir_adapters.errors import PalmaresError
+from fhir_adapters.knowledge import mappings_folder, table
+
+
+def explanations() -> dict[str, dict[str, str]]:
+    """Every error number, outcome reason, check and eligibility reason, with what it means and what to do."""
+    known: dict[str, dict[str, str]] = {}
+    for row in table("explanations", "errors.csv"):
+        known[row["code"]] = {"what": row["rule"], "meaning": row["explanation"], "next": row["next"]}
+    for row in table("explanations", "reasons.csv"):
+        known[row["code"]] = {"what": row["outcome"], "meaning": row["explanation"], "next": row["remedy"]}
+    checks = mappings_folder() / "quality" / "checks.toml"
+    for check in tomllib.loads(checks.read_text(encoding="utf-8")).get("check", []):
+        known[check["code"]] = {"what": check["title"], "meaning": check["explanation"], "next": check["remedy"]}
+    return known
+
+
+def explanation(code: str) -> dict[str, str]:
+    """What this number means and what to do about it. Raises E-EXPLAIN-01 when there is none."""
+    known = explanations()
+    if code not in known:
+        raise PalmaresError("E-EXPLAIN-01", code)
+    return {"code": code} | known[code]

@@ -1,0 +1,100 @@
+"""What the DAGs share: the workspace of a run, which errors a retry may heal, and the line per site that people read."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fhir_adapters.errors import Exit, PalmaresError
+from omop_etl.config import load_site
+from omop_etl.stages import CentrePlace, SitePlace
+
+SUBMISSIONS = "palmares_submissions"
+WAREHOUSE = "palmares_warehouse"
+
+Result = TypeVar("Result")
+
+
+def workspace(params: Mapping[str, Any]) -> Path:
+    """The workspace of this run: its `home` parameter, else `PALMARES_HOME`. Raises E-HOME-01 when neither is given."""
+    home = params.get("home") or os.environ.get("PALMARES_HOME")
+    if not home:
+        raise PalmaresError("E-HOME-01", "home")
+    return Path(home)
+
+
+def site_place(params: Mapping[str, Any], site: str) -> SitePlace:
+    """This site's part of the run's workspace."""
+    return SitePlace(workspace(params), load_site(site))
+
+
+def centre_place(params: Mapping[str, Any]) -> CentrePlace:
+    """The centre's part of the run's workspace."""
+    return CentrePlace(workspace(params))
+
+
+def in_airflow(work: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+    """Call a stage inside a task. Only what another try may heal (a server, a disk) is left for Airflow to retry."""
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    try:
+        return work(*arguments, **options)
+    except PalmaresError as error:
+        kind = AirflowException if error.exit_code == Exit.MACHINE else AirflowFailException
+        raise kind(str(error)) from None
+
+
+def sources_of(sites: Sequence[str]) -> list[dict[str, Any]]:
+    """Every source of these sites; a site whose settings do not load has none here, and says why when it lands."""
+    pairs = []
+    for site in sites:
+        try:
+            count = len(load_site(site).sources)
+        except PalmaresError:
+            continue
+        pairs += [{"site": site, "number": number} for number in range(count)]
+    return pairs
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def site_lines(home: Path, sites: Sequence[str]) -> list[dict[str, Any]]:
+    """Per site: resources read, rows written, unmapped records, quarantined resources, the verdict, and what failed last.
+
+    The counts are those of the slice's manifest and the gate's verdict; a stage that failed in this workspace's last run of
+    the site is named with its numbered error.
+    """
+    failed: dict[str, str] = {}
+    log = home / "events.ndjson"
+    for line in log.read_bytes().splitlines() if log.is_file() else []:
+        event = json.loads(line)
+        subject = event["subject"].split("/")[0]
+        if event["state"] == "failed":
+            failed[subject] = f"{event['stage']}: {event.get('error', '')}"
+        elif event["stage"] == "land" and event["state"] == "begun":
+            failed.pop(subject, None)
+    lines = []
+    for site in sites:
+        folder = home / "sites" / site
+        manifest, verdict = _read(folder / "slice" / "manifest.json"), _read(folder / "gate" / "verdict.json")
+        resources = manifest.get("resources", {})
+        outcomes: dict[str, int] = {}
+        for counts in resources.values():
+            for outcome, count in counts.items():
+                outcomes[outcome] = outcomes.get(outcome, 0) + count
+        lines.append(
+            {
+                "site": site,
+                "resources": sum(outcomes.values()),
+                "rows": sum(manifest.get("tables", {}).values()),
+                "unmapped": manifest.get("unmapped", {}).get("records", 0),
+                "excluded": outcomes.get("excluded", 0),
+                "quarantined": outcomes.get("quarantined", 0),
+                "verdict": verdict.get("verdict", "–"),
+                "failed": failed.get(site, ""),
+            }
+        )
+    return lines

@@ -1,0 +1,299 @@
+"""The data's way, stated once. Start reading here.
+
+    hospital  source ─extract→ FHIR R4 ─land→ shards ─validate→ accepted ─map→ slice ─gate→ verdict ─submit→ submission
+    centre    submission ─receive→ intake ─build→ warehouse ─cohort→ attrition ─publish→ datasets
+
+A stage goes from folder to folder; `SITE_STAGES` and `CENTRAL_STAGES` give their order, what each reads and writes, and
+the function that does it. The DAGs, the command line, the progress display and the docs are built from these two tuples.
+Below them stand the few lines that place each stage in a workspace:
+
+    <home>/sites/<site>/{extracted/<n>-<kind>, landed, accepted, slice, gate, submission}
+    <home>/centre/{intake/<site>, warehouse.duckdb, cohort, release}
+    <home>/events.ndjson        one line per stage that began, ended or failed
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from fhir_adapters.errors import PalmaresError
+from omop_etl.config import Site
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the way. `run` takes the place (a site's or the centre's) and returns counts for people to read."""
+
+    name: str
+    sentence: str
+    reads: str
+    writes: str
+    function: str
+    retries: int = 0  # only where the same call may go well a minute later
+
+
+SITE_STAGES = (
+    Stage(
+        "extract",
+        "Read a source of the hospital and write it as FHIR R4, whole or not at all.",
+        "source",
+        "extracted",
+        "fhir_adapters.base.open_source",
+        retries=2,
+    ),
+    Stage(
+        "land",
+        "Keep the newest version of each resource as NDJSON shards, one folder per resource type.",
+        "extracted",
+        "landed",
+        "fhir_adapters.landing.land",
+    ),
+    Stage(
+        "validate",
+        "Validate each new resource once; quarantine what is not sound, with its position and reason.",
+        "landed",
+        "accepted",
+        "fhir_adapters.validation.validate",
+    ),
+    Stage(
+        "map",
+        "Map FHIR to OMOP CDM 5.4: a slice with its ledger and the worklist of unmapped codes.",
+        "accepted",
+        "slice",
+        "omop_etl.mapping.map_site",
+    ),
+    Stage(
+        "gate",
+        "Check the slice with Great Expectations and give a verdict: PASS, WARN or BLOCK.",
+        "slice",
+        "gate",
+        "omop_etl.gates.gate",
+    ),
+    Stage(
+        "submit",
+        "Pack what may leave the hospital, each file with its hash; nothing leaves after a BLOCK.",
+        "slice, gate",
+        "submission",
+        "omop_etl.submission.submit",
+        retries=2,
+    ),
+)
+
+CENTRAL_STAGES = (
+    Stage(
+        "receive",
+        "Verify a site's submission, file by file, and take it in; a bad one keeps the previous.",
+        "submission",
+        "intake",
+        "omop_etl.submission.receive",
+        retries=2,
+    ),
+    Stage(
+        "build",
+        "Build a new warehouse from all gated slices beside the old one, and swap it in.",
+        "intake",
+        "warehouse.duckdb",
+        "omop_etl.warehouse.build",
+    ),
+    Stage(
+        "cohort",
+        "Answer each eligibility criterion for each person; write the attrition table and picture.",
+        "warehouse.duckdb",
+        "cohort",
+        "omop_etl.cohorts.run",
+    ),
+    Stage(
+        "publish",
+        "Release analysis-ready datasets with their dictionary: days, no dates; no small cells.",
+        "warehouse.duckdb, cohort",
+        "release",
+        "omop_etl.publish.release",
+    ),
+)
+
+
+def stage(name: str) -> Stage:
+    """The stage of this name."""
+    return next(one for one in (*SITE_STAGES, *CENTRAL_STAGES) if one.name == name)
+
+
+@dataclass(frozen=True)
+class SitePlace:
+    """A hospital's part of a workspace."""
+
+    home: Path
+    site: Site
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "sites" / self.site.id
+
+    def __getattr__(self, name: str) -> Path:
+        if name in ("extracted", "landed", "accepted", "slice", "gate", "submission"):
+            return self.folder / name
+        raise AttributeError(name)
+
+
+@dataclass(frozen=True)
+class CentrePlace:
+    """The centre's part of a workspace."""
+
+    home: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "centre"
+
+    @property
+    def intake(self) -> Path:
+        return self.folder / "intake"
+
+    @property
+    def warehouse(self) -> Path:
+        return self.folder / "warehouse.duckdb"
+
+    @property
+    def cohort(self) -> Path:
+        return self.folder / "cohort"
+
+    @property
+    def release(self) -> Path:
+        return self.folder / "release"
+
+
+def _counts(result: object) -> dict[str, Any]:
+    """What a stage returned, as plain JSON values."""
+    values = asdict(result) if is_dataclass(result) and not isinstance(result, type) else {"result": result}
+    return orjson.loads(orjson.dumps(values, default=str, option=orjson.OPT_NON_STR_KEYS))
+
+
+def _noted(home: Path, name: str, subject: str, work: Callable[[], object]) -> dict[str, Any]:
+    """Run one stage's work and write its beginning and its end to the workspace's event log."""
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "events.ndjson"
+
+    def note(state: str, **more: Any) -> None:
+        event = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "stage": name,
+            "subject": subject,
+            "state": state,
+        }
+        with log.open("ab") as lines:
+            lines.write(orjson.dumps(event | more, default=str) + b"\n")
+
+    started = time.monotonic()
+    note("begun")
+    try:
+        counts = _counts(work())
+    except PalmaresError as error:
+        note("failed", seconds=round(time.monotonic() - started, 2), error=str(error))
+        raise
+    except BaseException as error:
+        # the text of a foreign error may hold a value: only its kind is kept
+        note("failed", seconds=round(time.monotonic() - started, 2), error=type(error).__name__)
+        raise
+    note("done", seconds=round(time.monotonic() - started, 2))
+    return counts
+
+
+def extract(place: SitePlace, number: int) -> dict[str, Any]:
+    """Run the site's source of this number (from 0) into `extracted/<n>-<kind>`."""
+    from fhir_adapters.base import open_source
+    from fhir_adapters.pseudonyms import SiteKey
+
+    settings = place.site.sources[number]
+    out = place.extracted / f"{number + 1}-{settings.get('kind', 'unknown')}"
+
+    def work() -> object:
+        key = SiteKey.load(place.site.key_file)
+        return open_source(settings, folder=place.site.folder, key=key).extract(out)
+
+    return _noted(place.home, "extract", f"{place.site.id}/{number + 1}", work) | {"out": str(out)}
+
+
+def land(place: SitePlace, extracted: Sequence[str | Path], *, full: bool = False) -> dict[str, Any]:
+    """Land what was extracted; by default as a new delivery on top of what had landed before."""
+    from fhir_adapters.landing import land as run
+
+    def work() -> object:
+        if not extracted:
+            raise PalmaresError("E-SOURCE-02", place.site.id)
+        previous = place.landed if place.landed.exists() and not full else None
+        return run([Path(one) for one in extracted], place.landed, previous=previous)
+
+    return _noted(place.home, "land", place.site.id, work)
+
+
+def validate(place: SitePlace) -> dict[str, Any]:
+    """Validate what landed; verdicts are remembered beside the workspace's site folder."""
+    from fhir_adapters.validation import validate as run
+
+    verdicts = place.folder / "verdicts"
+    return _noted(place.home, "validate", place.site.id, lambda: run(place.landed, place.accepted, verdicts=verdicts))
+
+
+def map_(place: SitePlace, vocabulary: Path | None = None) -> dict[str, Any]:
+    """Map the accepted shards to a slice, with the site's vocabulary unless another is given."""
+    from omop_etl.mapping import map_site
+
+    chosen = vocabulary or place.site.vocabulary
+    return _noted(
+        place.home,
+        "map",
+        place.site.id,
+        lambda: map_site(place.site, place.accepted, place.slice, vocabulary=chosen),
+    )
+
+
+def gate(place: SitePlace, vocabulary: Path | None = None) -> dict[str, Any]:
+    """Gate the slice. The verdict is data: a BLOCK is raised by `submit`, where it stops something."""
+    from omop_etl.gates import gate as run
+
+    chosen = vocabulary or place.site.vocabulary
+    return _noted(
+        place.home, "gate", place.site.id, lambda: run(place.slice, place.gate, site=place.site.id, vocabulary=chosen)
+    )
+
+
+def submit(place: SitePlace) -> dict[str, Any]:
+    """Pack the submission; raises E-GATE-01 after a BLOCK, and the previous submission stays."""
+    from omop_etl.submission import submit as run
+
+    return _noted(place.home, "submit", place.site.id, lambda: run(place.slice, place.gate, place.submission))
+
+
+def receive(centre: CentrePlace, submission: Path) -> dict[str, Any]:
+    """Verify one submission and take it into the intake."""
+    from omop_etl.submission import receive as run
+
+    return _noted(centre.home, "receive", submission.parent.name, lambda: run(submission, centre.intake))
+
+
+def build(centre: CentrePlace) -> dict[str, Any]:
+    """Build the warehouse from every site that is in the intake."""
+    from omop_etl.warehouse import build as run
+
+    slices = sorted(path for path in centre.intake.glob("*") if path.is_dir() and not path.name.startswith("."))
+    return _noted(centre.home, "build", "warehouse", lambda: run(slices, centre.warehouse))
+
+
+def cohort(centre: CentrePlace, study: str) -> dict[str, Any]:
+    """Answer the study's eligibility for everyone in the warehouse."""
+    from omop_etl.cohorts import run
+
+    return _noted(centre.home, "cohort", study, lambda: run(centre.warehouse, centre.cohort, study=study))
+
+
+def publish(centre: CentrePlace, study: str) -> dict[str, Any]:
+    """Release the study's datasets."""
+    from omop_etl.publish import release as run
+
+    return _noted(
+        centre.home, "publish", study, lambda: run(centre.warehouse, centre.cohort, centre.release, study=study)
+    )
