@@ -1,9 +1,9 @@
 """The facts of OMOP CDM 5.4 and of its Medical Imaging extension, from one file: `tables.csv`.
 
-From the same rows come the DDL for DuckDB and PostgreSQL (`ddl`), SQLAlchemy metadata (`metadata`), Arrow schemas and DuckDB
-column types, so that they cannot disagree. Names are lower case, also where the extension writes `image_study_UID`. Keys and
-references to rows are BIGINT, since an id is at most 2^53 - 1; concept ids stay INTEGER as OHDSI publishes them. `float` of the
-specification is a DOUBLE: R and pandas read it as a number, not as text.
+From the same rows come the DDL for DuckDB and PostgreSQL (`ddl`), SQLAlchemy metadata (`metadata`), Arrow schemas and
+DuckDB column types, so that they cannot disagree. Names are lower case, also where the extension writes
+`image_study_UID`. Keys and references to rows are BIGINT, since an id is at most 2^53 - 1; concept ids stay INTEGER as
+OHDSI publishes them. `float` of the specification is a DOUBLE: R and pandas read it as a number, not as text.
 
 >>> tables()["death"].names[:3]
 ('person_id', 'death_date', 'death_datetime')
@@ -26,8 +26,11 @@ Dialect = Literal["duckdb", "postgresql"]
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `type` is integer, bigint, double, date, timestamp, text or varchar(n); `domain` and `concept_class` say
-    which concepts a reference to `concept` may hold, and are empty where the CDM leaves it open."""
+    """One column.
+
+    `type` is integer, bigint, double, date, timestamp, text or varchar(n). `domain` and `concept_class` say which concepts
+    a reference to `concept` may hold; they are empty where the CDM leaves it open.
+    """
 
     name: str
     type: str
@@ -70,7 +73,7 @@ class Table:
 
 @cache
 def tables() -> dict[str, Table]:
-    """Every table by name, in the order of the specification: 39 of CDM 5.4, then image_occurrence and image_feature."""
+    """Every table by name, in the specification's order: 39 of CDM 5.4, then image_occurrence and image_feature."""
     facts: dict[str, tuple[str, list[Column]]] = {}
     with Path(__file__).with_name("tables.csv").open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):
@@ -116,9 +119,10 @@ def arrow_schema(table: str) -> "pyarrow.Schema":
 def ddl(dialect: Dialect, names: Iterable[str] | None = None, *, keys: bool = True, schema: str = "") -> list[str]:
     """CREATE TABLE statements of all tables, or of those in `names`, one statement an item, to be run in order.
 
-    `keys` adds primary keys and NOT NULL. On PostgreSQL it also adds foreign keys, at the end, by ALTER TABLE, where both tables
-    are among `names`. DuckDB gets none: it cannot add one later, and the CDM's references between concept, domain and
-    vocabulary are circular; the gate checks them. Without `keys` the tables are bare, for bulk loading: run `key_ddl` after.
+    `keys` adds primary keys and NOT NULL. On PostgreSQL it also adds foreign keys, at the end, by ALTER TABLE, where both
+    tables are among `names`. DuckDB gets none: it cannot add one later, and the CDM's references between concept, domain
+    and vocabulary are circular; the gate checks them. Without `keys` the tables are bare, for bulk loading: run `key_ddl`
+    after.
     """
     from omop_etl.cdm.statements import create, foreign_keys
 
@@ -130,7 +134,7 @@ def ddl(dialect: Dialect, names: Iterable[str] | None = None, *, keys: bool = Tr
 
 
 def key_ddl(names: Iterable[str] | None = None, *, foreign: bool = True, schema: str = "") -> list[str]:
-    """PostgreSQL statements that give bare, loaded tables NOT NULL, primary keys, indexes and (if `foreign`) foreign keys."""
+    """PostgreSQL statements that give bare, loaded tables NOT NULL, primary keys, indexes and, if `foreign`, references."""
     from omop_etl.cdm.statements import foreign_keys, indexes, primary_keys
 
     chosen = _chosen(names)

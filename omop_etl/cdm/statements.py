@@ -1,5 +1,8 @@
-"""CDM facts as SQL statements. Every name is quoted: `offset` of note_nlp is a reserved word, and all names are lower case, so
-quoted and unquoted spelling mean the same."""
+"""CDM facts as SQL statements.
+
+Every name is quoted, since `offset` of note_nlp is a reserved word; all are lower case, so quoted and unquoted spelling
+mean the same.
+"""
 
 from collections.abc import Sequence
 
