@@ -79,4 +79,4 @@ def central_release():
         last = following
 
 
-central_release()
+way = central_release()

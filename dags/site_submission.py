@@ -8,6 +8,7 @@ the **gate**, and what may leave the hospital is **submitted**.
   that has a TOML.
 - A source that fails is retried, then reported, and the site goes on with its other sources. A site that fails stops
   nobody else.
+- The run is red when a site failed, though the others submitted: the `report` task names it.
 - After a BLOCK the `submit` task of that site fails with a message that says what to do; the site's previous submission
   stays.
 - Each submission updates the asset `palmares_submissions`, on which `central_release` wakes.
@@ -98,18 +99,17 @@ def site_submission():
             last >> following
             last = following
 
-    @task(trigger_rule="all_done", doc_md="One line per site: how far it came, and its verdict.")
-    def report(sites: list[str], params=None) -> list[dict]:
-        from omop_etl.orchestration import site_lines
+    @task(
+        trigger_rule="all_done", doc_md="One line per site: how far it came, and its verdict. Red when a site failed."
+    )
+    def report(sites: list[str], params=None) -> None:
+        from omop_etl.orchestration import in_airflow, report_sites
 
-        lines = site_lines(workspace(params), sites)
-        for line in lines:
-            print(" ".join(f"{name}={value}" for name, value in line.items()))
-        return lines
+        in_airflow(report_sites, workspace(params), sites)
 
     sites = list_sites()
     extracted = extract.expand(source=list_sources(sites))
     hospital.partial(extracted=extracted).expand(site=sites) >> report(sites)
 
 
-site_submission()
+way = site_submission()

@@ -53,12 +53,9 @@ class PalmaresError(Exception):
 
 
 _MACHINE_ERRORS = {
-    errno.ENOSPC: "E-DISK-01",
-    errno.EDQUOT: "E-DISK-01",
-    errno.EACCES: "E-DISK-02",
-    errno.EPERM: "E-DISK-02",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "E-DISK-01"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST), "E-DISK-02"),
 }
-_MACHINE_ERRORS |= {errno.EROFS: "E-DISK-02", errno.ENOTDIR: "E-DISK-02"}
 
 
 @contextmanager

@@ -98,3 +98,13 @@ def site_lines(home: Path, sites: Sequence[str]) -> list[dict[str, Any]]:
             }
         )
     return lines
+
+
+def report_sites(home: Path, sites: Sequence[str]) -> None:
+    """Print the line of each site; raises E-RUN-01 when a site did not come to its submission."""
+    lines = site_lines(home, sites)
+    for line in lines:
+        print(" ".join(f"{name}={value}" for name, value in line.items()))
+    failed = [line["site"] for line in lines if line["failed"]]
+    if failed:
+        raise PalmaresError("E-RUN-01", ", ".join(failed), count=len(failed))
