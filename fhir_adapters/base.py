@@ -1,0 +1,145 @@
+"""What a source adapter promises, checked when its module is imported; and the way from a site's settings to its sources.
+
+A source turns what a hospital has into a folder of FHIR R4:
+
+    <out>/fhir/…            Bundles (.json) and NDJSON (.ndjson), plain or compressed, as landing reads them
+    <out>/manifest.json     {"extraction": kind, "files", "bytes", "resources", "skipped", …}; landing passes it by
+
+The folder is written whole or not at all (`folders.whole_folder`). A new adapter is a module with one class under
+`@adapter` and one line in `ADAPTERS`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+from fhir_adapters.errors import PalmaresError
+
+if TYPE_CHECKING:
+    from fhir_adapters.pseudonyms import SiteKey
+
+Progress = Callable[[int], None]  # is told how many more files (or pages) are done
+
+# kind → module; a module is imported only when a site uses its kind
+ADAPTERS: Mapping[str, str] = {
+    "fhir_files": "fhir_adapters.fhir_files",
+    "dicom_folder": "fhir_adapters.dicom.folder",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key of a `[[source]]` table in a site's TOML. `type` Path: relative to the TOML, resolved before `extract`."""
+
+    type: type
+    meaning: str
+    default: Any = None
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What an extraction did: files and bytes read, resources written per type (where counted), files left out per reason."""
+
+    kind: str
+    files: int
+    bytes: int
+    resources: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, out: Path) -> None:
+        """Write `manifest.json` of an extraction folder."""
+        counts = asdict(self)
+        more = counts.pop("more")
+        document = {"extraction": counts.pop("kind"), **counts, **more}
+        (out / "manifest.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A source of FHIR. An adapter is made as `adapter(settings, folder=…, key=…)` with settings already checked."""
+
+    kind: ClassVar[str]
+    yields: ClassVar[frozenset[str]]  # the resource types it can give; empty: whatever the source holds
+    settings: ClassVar[Mapping[str, Setting]]
+    needs_key: ClassVar[bool]  # it meets real identifiers, so it needs the site's key for pseudonyms
+
+    def extract(self, out: Path, *, progress: Progress | None = None) -> Extraction:
+        """Write the folder `out`, whole or not at all."""
+        ...
+
+
+class ContractError(TypeError):
+    """An adapter does not keep the contract of this module: a defect of ours, found when it is imported."""
+
+
+_registry: dict[str, type] = {}
+A = TypeVar("A", bound=type)
+
+
+def adapter(cls: A) -> A:
+    """Class decorator: hold `cls` against the contract and register it by its kind. Raises ContractError."""
+    name = cls.__qualname__
+    kind = getattr(cls, "kind", None)
+    if not isinstance(kind, str) or kind not in ADAPTERS:
+        raise ContractError(f"{name}.kind is not one of ADAPTERS")
+    yields = getattr(cls, "yields", None)
+    if not isinstance(yields, frozenset) or not all(isinstance(word, str) for word in yields):
+        raise ContractError(f"{name}.yields is no frozenset of resource types")
+    settings = getattr(cls, "settings", None)
+    if not isinstance(settings, Mapping) or not all(isinstance(value, Setting) for value in settings.values()):
+        raise ContractError(f"{name}.settings is no mapping of name to Setting")
+    if not isinstance(getattr(cls, "needs_key", None), bool):
+        raise ContractError(f"{name}.needs_key is neither True nor False")
+    if not callable(getattr(cls, "extract", None)):
+        raise ContractError(f"{name} has no extract")
+    _registry[kind] = cls
+    return cls
+
+
+def adapter_class(kind: str) -> type:
+    """The adapter of a kind, imported now. Raises E-SRC-01 for a kind that does not exist."""
+    if kind not in ADAPTERS:
+        raise PalmaresError("E-SRC-01", kind, detail=f"known kinds: {', '.join(sorted(ADAPTERS))}")
+    if kind not in _registry:
+        import_module(ADAPTERS[kind])
+    if kind not in _registry:
+        raise ContractError(f"{ADAPTERS[kind]} registers no adapter of kind {kind}")
+    return _registry[kind]
+
+
+def open_source(settings: Mapping[str, Any], *, folder: Path, key: "SiteKey | None" = None) -> Source:
+    """The source that one `[[source]]` table describes; paths in it are relative to `folder`, where the TOML stands.
+
+    Raises E-SRC-01 (unknown kind), E-SRC-02 (a setting is unknown, missing or of the wrong type), E-SRC-03 (the adapter
+    needs the site's key and there is none).
+    """
+    kind = settings.get("kind")
+    if not isinstance(kind, str):
+        raise PalmaresError("E-SRC-02", "source", detail="kind is missing")
+    cls: Any = adapter_class(kind)
+    declared: Mapping[str, Setting] = cls.settings
+    for name in settings:
+        if name != "kind" and name not in declared:
+            raise PalmaresError("E-SRC-02", kind, detail="it has a setting that this kind does not know")
+    checked: dict[str, Any] = {}
+    for name, setting in declared.items():
+        value = settings.get(name, setting.default)
+        if value is None:
+            if setting.required:
+                raise PalmaresError("E-SRC-02", kind, detail=f"{name} is missing")
+        elif setting.type is Path:
+            if not isinstance(value, str | Path):
+                raise PalmaresError("E-SRC-02", kind, detail=f"{name} is no path")
+            value = folder / value
+        elif not isinstance(value, setting.type) or (setting.type is not bool and isinstance(value, bool)):
+            raise PalmaresError("E-SRC-02", kind, detail=f"{name} has the wrong type")
+        checked[name] = value
+    if cls.needs_key and key is None:
+        raise PalmaresError("E-SRC-03", kind)
+    source: Source = cls(checked, folder=folder, key=key)
+    return source
