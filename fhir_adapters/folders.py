@@ -1,6 +1,5 @@
 """A folder is written whole or not at all: beside its place first, then moved there by rename."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,8 +31,8 @@ def whole_folder(out: Path) -> Iterator[Path]:
         try:
             yield partial
             if out.exists():
-                os.rename(out, previous)
-            os.rename(partial, out)
+                out.rename(previous)
+            partial.rename(out)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             restore(out)
@@ -48,7 +47,7 @@ def restore(out: Path) -> None:
         if out.exists():
             shutil.rmtree(previous, ignore_errors=True)
         else:
-            os.rename(previous, out)
+            previous.rename(out)
 
 
 @contextmanager
@@ -61,6 +60,6 @@ def whole_file(out: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
         try:
             yield partial
-            os.replace(partial, out)
+            partial.replace(out)
         finally:
             partial.unlink(missing_ok=True)

@@ -15,15 +15,16 @@ from typing import Any
 from fhir_adapters.errors import Exit
 
 
-def _settings(home: Path) -> dict[str, str]:
+def airflow_settings(home: str | Path) -> dict[str, str]:
+    """The environment that makes this project's Airflow: its DAGs, SQLite below `home`, short waits before a retry."""
     return {
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder()),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
         "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
         "AIRFLOW__CORE__MAX_TASK_RETRY_DELAY": "5",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
-        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{Path(home) / 'airflow.db'}",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(Path(home) / "logs"),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
 
@@ -52,7 +53,7 @@ def main() -> int:
     dag_id, conf = sys.argv[1], json.loads(sys.argv[2])
     home = Path(os.environ["AIRFLOW_HOME"])
     home.mkdir(parents=True, exist_ok=True)
-    os.environ.update(_settings(home))
+    os.environ.update(airflow_settings(home))
     if not (home / "airflow.db").exists():
         from airflow.utils.db import initdb
 
