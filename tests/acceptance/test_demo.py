@@ -1,0 +1,153 @@
+"""The main job against the truth: eligibility reason by reason, defects where they were planted, rows that balance."""
+
+import json
+import re
+from pathlib import Path
+
+import duckdb
+import pandas
+import pytest
+
+from tests.acceptance.conftest import Demo
+
+pytestmark = pytest.mark.xdist_group("demo")
+
+
+def slice_of(demo: Demo, site: str) -> Path:
+    return demo.home / "sites" / site / "slice"
+
+
+def submitted(demo: Demo) -> list[str]:
+    return [line["site"] for line in demo.answer["sites"] if not line["failed"]]
+
+
+def test_it_says_what_a_person_wants_to_see(demo: Demo) -> None:
+    assert len(demo.sites) == 5
+    for line in demo.answer["sites"]:
+        assert line["resources"] > 0
+        assert line["rows"] > 0
+        assert line["verdict"] in ("PASS", "WARN", "BLOCK")
+    assert {line["verdict"] for line in demo.answer["sites"]} >= {"BLOCK"}, "one synthetic hospital is bad on purpose"
+    for name, path in demo.answer["paths"].items():
+        assert Path(path).exists(), name
+    assert demo.answer["attrition"]["steps"]
+
+
+def test_a_blocked_site_stops_nobody_else(demo: Demo) -> None:
+    blocked = [line["site"] for line in demo.answer["sites"] if line["verdict"] == "BLOCK"]
+    assert sorted(set(demo.sites) - set(blocked)) == sorted(submitted(demo))
+    with duckdb.connect(demo.answer["paths"]["warehouse"], read_only=True) as warehouse:
+        held = {row[0] for row in warehouse.sql("SELECT DISTINCT site FROM palmares.submission").fetchall()}
+    assert held == set(submitted(demo))
+
+
+def test_eligibility_equals_the_truth_for_every_patient_reason_by_reason(demo: Demo) -> None:
+    found = demo.home / "centre" / "cohort" / "eligibility.parquet"
+    traces = " UNION ALL ".join(
+        f"SELECT '{site}' AS site, cdm_id AS person_id, resource_id AS patient "
+        f"FROM '{slice_of(demo, site) / 'side' / 'trace.parquet'}' "
+        "WHERE cdm_table = 'person' AND resource_type = 'Patient'"
+        for site in submitted(demo)
+    )
+    sites = ", ".join(f"'{site}'" for site in submitted(demo))
+    differences = duckdb.sql(f"""
+        WITH trace AS ({traces}),
+        found AS (
+            SELECT trace.site, patient, criterion, answer, reason
+            FROM '{found}' AS eligibility JOIN trace USING (person_id)
+        ),
+        truth AS (
+            SELECT site, patient, criterion, answer, reason
+            FROM '{demo.truth / "eligibility.parquet"}' WHERE site IN ({sites})
+        )
+        SELECT criterion, truth.answer || ' ' || truth.reason AS expected, found.answer || ' ' || found.reason AS got, count(*)
+        FROM truth FULL JOIN found USING (site, patient, criterion)
+        WHERE (truth.answer, truth.reason) IS DISTINCT FROM (found.answer, found.reason)
+        GROUP BY ALL ORDER BY ALL
+    """).fetchall()
+    assert differences == []
+
+
+def test_every_reason_occurs(demo: Demo) -> None:
+    truth = {
+        row[0] for row in duckdb.sql(f"SELECT DISTINCT reason FROM '{demo.truth / 'eligibility.parquet'}'").fetchall()
+    }
+    assert len(truth) >= 25
+
+
+def test_the_attrition_adds_up(demo: Demo) -> None:
+    left = None
+    for step in demo.answer["attrition"]["steps"]:
+        assert left is None or step["in"] == left
+        left = step["left"]
+        assert step["in"] - step["excluded"] == left
+    baseline = pandas.read_parquet(demo.answer["paths"]["dataset"])
+    assert len(baseline) == left
+
+
+@pytest.mark.parametrize("outcome", ["quarantined", "excluded"])
+def test_planted_defects_are_found_where_they_were_planted(demo: Demo, outcome: str) -> None:
+    defects = duckdb.sql(f"""
+        SELECT site, resource_type, resource_id, kind, expected_reason FROM '{demo.truth / "defects.parquet"}'
+        WHERE expected_outcome = '{outcome}'
+    """).fetchall()
+    assert defects
+    wrong = []
+    for site, resource_type, resource_id, kind, reason in defects:
+        got = duckdb.execute(
+            f"SELECT DISTINCT outcome, reason FROM '{slice_of(demo, site) / 'ledger.parquet'}' "
+            "WHERE resource_type = ? AND resource_id = ?",
+            [resource_type, resource_id],
+        ).fetchall()
+        if got != [(outcome, reason)]:
+            wrong.append((site, kind, reason, got))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_every_ledger_balances(demo: Demo, number: int) -> None:
+    folder = slice_of(demo, demo.sites[number])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    in_ledger = dict(
+        duckdb.sql(
+            f"SELECT cdm_table, sum(row_count)::BIGINT FROM '{folder / 'ledger.parquet'}' "
+            "WHERE outcome = 'written' GROUP BY ALL"
+        ).fetchall()
+    )
+    for table in sorted(folder.glob("*.parquet")):
+        if table.stem in {"ledger", "cdm_source", *manifest["derived"]}:
+            continue
+        rows = duckdb.sql(f"SELECT count(*) FROM '{table}'").fetchone()
+        assert rows == (in_ledger.get(table.stem, 0),), table.stem
+    read = sum(manifest["deliveries"]) if "deliveries" in manifest else None
+    assert read is None or read > 0
+
+
+def test_what_is_released_holds_days_and_no_dates(demo: Demo) -> None:
+    release = demo.home / "centre" / "release"
+    baseline = pandas.read_csv(release / "baseline.csv", dtype=str)
+    assert not any(re.search(r"\d{4}-\d\d-\d\d", str(value)) for value in baseline.to_numpy().ravel())
+    assert {"index_year"} <= set(baseline.columns)
+
+
+def test_nothing_identifying_is_in_a_file_that_leaves_or_in_a_log(demo: Demo) -> None:
+    identifiers = duckdb.sql(f"FROM '{demo.truth / 'identifiers.parquet'}'").fetchall()
+    planted = {str(value).encode() for row in identifiers for value in row if value and len(str(value)) > 5}
+    sites = {site.encode() for site in demo.sites}
+    planted -= sites
+    assert len(planted) > 100
+    logs = [*demo.home.glob("events.ndjson"), *demo.out.joinpath("airflow").rglob("*.log")]
+    leaving = [
+        path
+        for pattern in ("sites/*/submission", "sites/*/gate", "sites/*/slice", "centre")
+        for path in demo.home.glob(pattern)
+    ]
+    files = logs + [path for folder in leaving for path in folder.rglob("*") if path.is_file()]
+    assert len(files) > 50
+    word = re.compile(rb"|".join(map(re.escape, sorted(planted))))
+    leaks = sorted({str(path.relative_to(demo.out)) for path in files if word.search(path.read_bytes())})
+    assert leaks == []
+
+
+def test_the_demo_stays_within_its_time(demo: Demo) -> None:
+    assert demo.answer["seconds"]["all"] < 240
