@@ -25,6 +25,8 @@ import tomllib
 from calendar import monthrange
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
+from functools import cache
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -56,7 +58,12 @@ class FhirDate:
 
 def date_rules() -> DateRules:
     """The rules of `mappings/dates.toml`."""
-    settings: dict[str, dict[str, Any]] = tomllib.loads((mappings_folder() / "dates.toml").read_text(encoding="utf-8"))
+    return _rules(mappings_folder() / "dates.toml")
+
+
+@cache
+def _rules(path: Path) -> DateRules:
+    settings: dict[str, dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8"))
     return DateRules(
         start=settings["partial"]["start"],
         end=settings["partial"]["end"],
