@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.shown_names import shown_name
@@ -86,12 +86,11 @@ def find_files(sources: Iterable[Path], besides: Sequence[Path] = ()) -> tuple[l
     return [file for _, file in sorted(found.values(), key=lambda item: (item[0], item[1].path))], sorted(skipped)
 
 
-class _Checked(io.RawIOBase):
-    """A decompressing stream whose damage is reported as DamagedStream, whichever library finds it."""
+class _Gzip(io.RawIOBase):
+    """A gzip stream that says DamagedStream where the library has several words for it."""
 
-    def __init__(self, stream: IO[bytes], errors: tuple[type[Exception], ...]) -> None:
+    def __init__(self, stream: gzip.GzipFile) -> None:
         self._stream = stream
-        self._errors = errors
 
     def readable(self) -> bool:
         return True
@@ -99,7 +98,7 @@ class _Checked(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         try:
             return self._stream.read(size)
-        except self._errors:
+        except (EOFError, gzip.BadGzipFile, zlib.error):
             raise DamagedStream from None
 
     def close(self) -> None:
@@ -158,7 +157,7 @@ class _Zstd(io.RawIOBase):
 def open_bytes(path: str, compression: str) -> IO[bytes]:
     """The decompressed bytes of a file. `read(n)` may give a little more than n. Raises DamagedStream while reading."""
     if compression == "gz":
-        return _Checked(gzip.open(path, "rb"), (EOFError, gzip.BadGzipFile, zlib.error))  # type: ignore[return-value]
+        return cast(IO[bytes], _Gzip(gzip.open(path, "rb")))
     if compression == "zst":
-        return _Zstd(Path(path).open("rb"))  # type: ignore[return-value]
+        return cast(IO[bytes], _Zstd(Path(path).open("rb")))
     return Path(path).open("rb")
