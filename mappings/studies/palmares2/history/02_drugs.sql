@@ -1,0 +1,36 @@
+-- Every drug of the study begun up to the cut-off, with its class and its last day (NULL: still given, or no end is known).
+CREATE TEMP TABLE study_drug AS
+SELECT
+    person_id, drug_class, drug, start_date,
+    -- an end after the cut-off is not known at the cut-off
+    CASE WHEN known_end <= cut_off() THEN known_end END AS end_date
+FROM (
+    SELECT
+        drug_exposure.person_id,
+        drugs.concept_set AS drug_class,
+        drugs.value AS drug,
+        drug_exposure.drug_exposure_start_date AS start_date,
+        CASE
+            -- the end as the source gave it
+            WHEN drug_exposure.verbatim_end_date IS NOT NULL THEN drug_exposure.verbatim_end_date
+            -- one administration: it ends when the row ends
+            WHEN drug_exposure.drug_type_concept_id IN (SELECT concept_id FROM concept_set WHERE concept_set = 'drug-type')
+                THEN drug_exposure.drug_exposure_end_date
+            -- inferred from the supply; an end equal to the start is the CDM's stand-in for an unknown one
+            WHEN drug_exposure.drug_exposure_end_date > drug_exposure.drug_exposure_start_date
+                THEN drug_exposure.drug_exposure_end_date
+        END AS known_end
+    FROM drug_exposure
+    JOIN concept_set AS drugs ON drugs.concept_id = drug_exposure.drug_concept_id
+    WHERE drugs.concept_set IN (
+            'cdk46', 'aromatase-inhibitor', 'tamoxifen', 'fulvestrant', 'oral-serd', 'other-endocrine',
+            'lhrh-analogue', 'chemotherapy', 'targeted', 'antibody-drug-conjugate', 'bone-agent'
+        )
+        AND drug_exposure.drug_exposure_start_date <= cut_off()
+);
+
+-- Drugs that no one could map: what they are is not known.
+CREATE TEMP TABLE unmapped_drug AS
+SELECT person_id, drug_exposure_start_date AS start_date
+FROM drug_exposure
+WHERE drug_concept_id = 0 AND drug_exposure_start_date <= cut_off();

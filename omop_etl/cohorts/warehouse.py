@@ -1,0 +1,125 @@
+"""The warehouse as a study reads it: attached read-only, the study's own tables beside it in memory."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from fhir_adapters.errors import PalmaresError
+from omop_etl.cohorts.study import Study
+
+# what a study reads; a content hash over these says whether two warehouses hold the same patients
+TABLES = (
+    "main.person",
+    "main.visit_occurrence",
+    "main.condition_occurrence",
+    "main.drug_exposure",
+    "main.procedure_occurrence",
+    "main.measurement",
+    "main.observation",
+    "main.death",
+    "palmares.person_site",
+    "palmares.person_link",
+)
+
+
+@contextmanager
+def open_warehouse(path: Path, *, spill: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection whose default database is the warehouse, read-only; temporary tables are its own.
+
+    `spill` is a folder for what does not fit into memory. Raises E-COHORT-02 when there is no warehouse, or when it
+    lacks a table that a study reads.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PalmaresError("E-COHORT-02", path.name, detail="there is no such file")
+    connection = duckdb.connect(":memory:")
+    try:
+        if spill is not None:
+            connection.execute(f"SET temp_directory = {literal(str(spill))}")
+        connection.execute("SET autoinstall_known_extensions = false")
+        try:
+            connection.execute(f"ATTACH {literal(str(path))} AS warehouse (READ_ONLY)")
+        except duckdb.Error:
+            raise PalmaresError("E-COHORT-02", path.name, detail="DuckDB cannot open it") from None
+        connection.execute("USE warehouse")
+        there = {f"{schema}.{name}" for schema, name in connection.execute(_LIST).fetchall()}
+        missing = [name for name in TABLES if name not in there]
+        if missing:
+            raise PalmaresError("E-COHORT-02", path.name, detail="it lacks " + ", ".join(missing))
+        yield connection
+    finally:
+        connection.close()
+
+
+_LIST = "SELECT table_schema, table_name FROM information_schema.tables WHERE table_catalog = 'warehouse'"
+
+
+def literal(text: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def prepare(connection: duckdb.DuckDBPyConnection, study: Study) -> None:
+    """Lay the study beside the warehouse: its parameters as macros, its concept sets, then its history tables in order.
+
+    A concept set also holds the descendants of its concepts where the warehouse carries concept_ancestor: a site that
+    codes 'palbociclib 125 mg tablet' is understood like one that codes 'palbociclib'.
+    """
+    for name, value in study.parameters.items():
+        connection.execute(
+            f"CREATE OR REPLACE TEMP MACRO {name}() AS {literal(value) if isinstance(value, str) else value}"
+        )
+    connection.execute(f"CREATE OR REPLACE TEMP MACRO cut_off() AS DATE '{study.cut_off.isoformat()}'")
+    connection.execute(
+        """
+        CREATE OR REPLACE TEMP TABLE concept_set AS
+        SELECT
+            row ->> 'concept_set' AS concept_set, row ->> 'value' AS value,
+            CAST(row ->> 'concept_id' AS BIGINT) AS concept_id, nullif(row ->> 'source_value', '') AS source_value
+        FROM (SELECT unnest(CAST(? AS JSON[])) AS row)
+        """,
+        [json.dumps(study.concepts)],
+    )
+    if connection.execute(
+        "SELECT 1 FROM information_schema.tables WHERE table_schema = 'main' AND table_name = 'concept_ancestor'"
+    ).fetchone():
+        connection.execute(
+            """
+            INSERT INTO concept_set
+            SELECT DISTINCT listed.concept_set, listed.value, ancestor.descendant_concept_id, listed.source_value
+            FROM concept_set AS listed
+            JOIN concept_ancestor AS ancestor ON ancestor.ancestor_concept_id = listed.concept_id
+            WHERE NOT EXISTS (
+                FROM concept_set AS known
+                WHERE known.concept_set = listed.concept_set AND known.concept_id = ancestor.descendant_concept_id
+            )
+            """
+        )
+    for name, sql in study.history:
+        try:
+            connection.execute(sql.replace("CREATE TEMP TABLE", "CREATE OR REPLACE TEMP TABLE"))
+        except duckdb.Error as error:
+            raise PalmaresError("E-STUDY-03", f"{study.name}/history/{name}", detail=type(error).__name__) from error
+
+
+def content_sha256(connection: duckdb.DuckDBPyConnection) -> str:
+    """One hash over the rows that a study reads, whatever their order and the file's layout."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name in TABLES:
+        rows, total = connection.execute(
+            # md5 is stable between versions of DuckDB, hash() is not; a sum does not depend on the order of rows
+            f"SELECT count(*), sum(CAST(md5_number(CAST(row AS VARCHAR)) % 18446744073709551616 AS HUGEINT)) FROM {name} AS row"
+        ).fetchone() or (0, None)
+        digest.update(f"{name} {rows} {total}\n".encode())
+    return digest.hexdigest()
+
+
+def spill_folder(out: Path) -> Path:
+    """Where a run may spill: beside what it writes, so that it is the same disk."""
+    return out.parent / f".{out.name}.spill-{os.getpid()}"
