@@ -63,8 +63,15 @@ def _integer(text: str) -> int | float | _Unfit:
     return int(text) if len(text) < 19 else _float(text)
 
 
-def parse_document(data: bytes) -> Any:
-    """A JSON text, with doubled keys marked and without the byte order mark. Raises ValueError when it is none.
+class Document(NamedTuple):
+    """A parsed JSON text; `marked` when doubled keys are marked in it."""
+
+    value: Any
+    marked: bool
+
+
+def parse_document(data: bytes) -> Document:
+    """A JSON text, a byte order mark aside. Raises ValueError when it is none.
 
     orjson reads it; where orjson refuses it for one bad spot (NaN, half a surrogate pair), or where a key may stand twice,
     the standard library reads it once more, so that one bad entry does not take its whole Bundle with it.
@@ -77,17 +84,18 @@ def parse_document(data: bytes) -> Any:
     else:
         try:
             if _keys(orjson.dumps(document)) == _keys(data):
-                return document
+                return Document(document, False)
         except TypeError:  # nested deeper than orjson writes: the resource that is gets its own refusal below
             pass
     try:
-        return json.loads(
+        document = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_pairs,
             parse_constant=lambda _: _Unfit(),
             parse_float=_float,
             parse_int=_integer,
         )
+        return Document(document, True)
     except RecursionError:
         raise ValueError from None
 
@@ -102,12 +110,12 @@ def _has_doubled(value: Any) -> bool:
     return isinstance(value, list) and any(map(_has_doubled, value))
 
 
-def land_resource(resource: Any) -> Landed | Refusal:
-    """One parsed resource that is no Bundle, as a line; or why it cannot land."""
+def land_resource(resource: Any, marked: bool) -> Landed | Refusal:
+    """One parsed resource that is no Bundle, as a line; or why it cannot land. `marked`: see Document."""
     identity = identify(resource)
     if isinstance(identity, Refusal):
         return identity
-    if _has_doubled(resource):
+    if marked and _has_doubled(resource):
         return Refusal(*identity, "Q-DUPLICATE-KEY")
     try:
         line = orjson.dumps(resource)
@@ -118,7 +126,7 @@ def land_resource(resource: Any) -> Landed | Refusal:
     return Refusal(*identity, "Q-SIZE") if len(line) > LARGEST_LINE else Landed(identity, line)
 
 
-def unpack(bundle: dict[str, Any], above: str = "") -> Iterator[Landed | Deleted | Misfit]:
+def unpack(bundle: dict[str, Any], marked: bool, above: str = "") -> Iterator[Landed | Deleted | Misfit]:
     """Everything in a Bundle, in its order."""
     entries = bundle.get("entry")
     if entries is None:
@@ -138,9 +146,9 @@ def unpack(bundle: dict[str, Any], above: str = "") -> Iterator[Landed | Deleted
             if renamed:
                 _rewrite(resource, renamed)
             if isinstance(resource, dict) and resource.get("resourceType") == "Bundle":
-                yield from unpack(resource, f"{place}.")
+                yield from unpack(resource, marked, f"{place}.")
             else:
-                landed = land_resource(resource)
+                landed = land_resource(resource, marked)
                 yield Misfit(place, landed) if isinstance(landed, Refusal) else landed
         request = entry.get("request")
         if isinstance(request, dict) and request.get("method") == "DELETE":

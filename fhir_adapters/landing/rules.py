@@ -64,9 +64,9 @@ def is_fit_id(value: object) -> bool:
     return (
         isinstance(value, str)
         and 0 < len(value) <= _LONGEST_ID
-        and value.isprintable()
+        and value.isprintable()  # of white space, only the blank is printable
         and "/" not in value
-        and not any(character.isspace() for character in value)
+        and " " not in value
     )
 
 

@@ -397,14 +397,14 @@ def _land_line(line: bytes, number: int, sink: Sink, result: PieceResult) -> Non
 
 
 def _land_bundle(line: bytes, number: int, sink: Sink, result: PieceResult) -> None:
-    _land_parsed(parse_document(line), number, " ", sink, result)
+    _land_parsed(*parse_document(line), number, " ", sink, result)
 
 
 def _land_document(data: bytes, sink: Sink, result: PieceResult) -> None:
     """A Bundle, a resource, an array of both, or (under a wrong ending) NDJSON."""
     result.blank = not data.strip()
     try:
-        document = parse_document(data)
+        document, marked = parse_document(data)
     except ValueError:
         if b"\n" in data.strip() and QUICK.match(data.removeprefix(_BOM)):
             _land_lines(iter([data]), sink, result)
@@ -414,9 +414,9 @@ def _land_document(data: bytes, sink: Sink, result: PieceResult) -> None:
     result.see_updated(data)
     if isinstance(document, list):
         for number, item in enumerate(document, 1):
-            _land_parsed(item, 0, f"item {number} ", sink, result)
+            _land_parsed(item, marked, 0, f"item {number} ", sink, result)
     elif isinstance(document, dict) and isinstance(document.get("resourceType"), str):
-        _land_parsed(document, 0, "", sink, result)
+        _land_parsed(document, marked, 0, "", sink, result)
     else:
         result.objects += 1
         if not _is_manifest_of_ours(document):
@@ -431,16 +431,16 @@ def _is_manifest_of_ours(document: Any) -> bool:
     )
 
 
-def _land_parsed(document: Any, number: int, suffix: str, sink: Sink, result: PieceResult) -> None:
+def _land_parsed(document: Any, marked: bool, number: int, suffix: str, sink: Sink, result: PieceResult) -> None:
     result.objects += 1
     if not isinstance(document, dict) or document.get("resourceType") != "Bundle":
-        landed = land_resource(document)
+        landed = land_resource(document, marked)
         if isinstance(landed, Refusal):
             result.rejects.append((number, suffix.strip(), landed))
         else:
             sink.lines(landed.identity.resource_type).append(landed.line)
         return
-    for thing in unpack(document):
+    for thing in unpack(document, marked):
         if isinstance(thing, Landed):
             sink.lines(thing.identity.resource_type).append(thing.line)
         elif isinstance(thing, Misfit):
