@@ -28,8 +28,8 @@ Dialect = Literal["duckdb", "postgresql"]
 class Column:
     """One column.
 
-    `type` is integer, bigint, double, date, timestamp, text or varchar(n). `domain` and `concept_class` say which concepts
-    a reference to `concept` may hold; they are empty where the CDM leaves it open.
+    `type` is integer, bigint, double, date, timestamp, text or varchar(n). `domain` and `concept_class` say which
+    concepts a reference to `concept` may hold; they are empty where the CDM leaves it open.
     """
 
     name: str
@@ -119,10 +119,10 @@ def arrow_schema(table: str) -> "pyarrow.Schema":
 def ddl(dialect: Dialect, names: Iterable[str] | None = None, *, keys: bool = True, schema: str = "") -> list[str]:
     """CREATE TABLE statements of all tables, or of those in `names`, one statement an item, to be run in order.
 
-    `keys` adds primary keys and NOT NULL. On PostgreSQL it also adds foreign keys, at the end, by ALTER TABLE, where both
-    tables are among `names`. DuckDB gets none: it cannot add one later, and the CDM's references between concept, domain
-    and vocabulary are circular; the gate checks them. Without `keys` the tables are bare, for bulk loading: run `key_ddl`
-    after.
+    `keys` adds primary keys and NOT NULL. On PostgreSQL it also adds foreign keys, at the end, by ALTER TABLE, where
+    both tables are among `names`. DuckDB gets none: it cannot add one later, and the CDM's references between
+    concept, domain and vocabulary are circular; the gate checks them. Without `keys` the tables are bare, for bulk
+    loading: run `key_ddl` after.
     """
     from omop_etl.cdm.statements import create, foreign_keys
 
@@ -134,7 +134,7 @@ def ddl(dialect: Dialect, names: Iterable[str] | None = None, *, keys: bool = Tr
 
 
 def key_ddl(names: Iterable[str] | None = None, *, foreign: bool = True, schema: str = "") -> list[str]:
-    """PostgreSQL statements that give bare, loaded tables NOT NULL, primary keys, indexes and, if `foreign`, references."""
+    """PostgreSQL statements that give bare, loaded tables NOT NULL, primary keys, indexes and foreign keys."""
     from omop_etl.cdm.statements import foreign_keys, indexes, primary_keys
 
     chosen = _chosen(names)

@@ -1,9 +1,9 @@
 """The OMOP vocabularies: loaded from an Athena download, asked for the concepts of source codes.
 
-    load(athena, out)             an Athena download becomes Parquet with its `vocabulary.lock`
-    open_vocabulary(path)         that folder, a raw Athena folder, or (None) the starter slice of `mappings/vocabulary`
-    attach(connection, vocabulary, site=site, codes_used="…")     code → concept for all codes of a run, in SQL
-    explain_code(vocabulary, system, code)                        the same for one code, in plain Python, step by step
+load(athena, out)             an Athena download becomes Parquet with its `vocabulary.lock`
+open_vocabulary(path)         that folder, a raw Athena folder, or (None) the starter slice of `mappings/vocabulary`
+attach(connection, vocabulary, site=site, codes_used="…")     code → concept for all codes of a run, in SQL
+explain_code(vocabulary, system, code)                        the same for one code, in plain Python, step by step
 """
 
 from collections.abc import Sequence

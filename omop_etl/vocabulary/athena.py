@@ -148,9 +148,9 @@ def _convert(athena: Path, files: dict[str, Path], folder: Path, progress: Calla
 
 
 def _release(connection: duckdb.DuckDBPyConnection, folder: Path) -> str | None:
+    place = str(folder / "vocabulary.parquet").replace("'", "''")
     found = connection.execute(
-        "SELECT vocabulary_version FROM read_parquet(?) WHERE vocabulary_id = 'None'",
-        [str(folder / "vocabulary.parquet")],
+        f"SELECT vocabulary_version FROM read_parquet('{place}') WHERE vocabulary_id = 'None'"
     ).fetchone()
     return found[0] if found else None
 

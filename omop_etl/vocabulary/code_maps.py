@@ -1,7 +1,8 @@
 """Code maps that people reviewed: Usagi's export files, of the study (`mappings/codes/study`) and of each site.
 
-A folder holds CSV files in Usagi's columns, and `_systems.csv` (file, system, vocabulary_id) says whose codes each file maps. Only
-rows with mappingStatus APPROVED count. A row whose conceptId is 0 says that a person looked and found no standard concept.
+A folder holds CSV files in Usagi's columns, and `_systems.csv` (file, system, vocabulary_id) says whose codes each
+file maps. Only rows with mappingStatus APPROVED count. A row whose conceptId is 0 says that a person looked and found
+no standard concept.
 """
 
 import csv
@@ -100,7 +101,8 @@ def _approved(path: Path, origin: str, keys: tuple[str, ...], place: int) -> lis
             MapRow(origin, keys, line["sourceCode"], int(concept_id), kind == "MAPS_TO_VALUE", place + len(rows))
         )
     if bad:
-        raise PalmaresError("E-VOC-03", f"{path.parent.name}/{path.name}", count=bad, detail="approved rows that do not fit")
+        raise PalmaresError("E-VOC-03", f"{path.parent.name}/{path.name}", count=bad, detail="approved rows that do
+        not fit")
     return rows
 
 

@@ -1,9 +1,11 @@
 """Source code → standard concept, for all codes of a run at once, in SQL.
 
-The site's code map answers before the study's, the study's before the vocabulary's own `Maps to`. A target counts when the
-relationship is valid and the concept is valid and standard; a valid standard concept stands for itself even where a subset lost
-its row to itself. What has no answer keeps concept 0 and the reason, so that no code disappears.
+The site's code map answers before the study's, the study's before the vocabulary's own `Maps to`. A target counts
+when the relationship is valid and the concept is valid and standard; a valid standard concept stands for itself even
+where a subset lost its row to itself. What has no answer keeps concept 0 and the reason, so that no code disappears.
 """
+
+import json
 
 import duckdb
 
@@ -32,8 +34,9 @@ def attach(
     - `map_rank` 1 … n, the same on every run: code maps by line, the vocabulary by concept id
     - `origin` site, study or vocabulary; `reason` a code of reasons.csv, null when mapped
 
-    `concept` is the vocabulary's table. `code_ancestor` (ancestor_concept_id, descendant_concept_id) tells of all source and
-    target concepts in `code_concept` which is above which, so that the more specific of two codings can win.
+    `concept` is the vocabulary's table. `code_ancestor` (ancestor_concept_id, descendant_concept_id) tells of all
+    source and target concepts in `code_concept` which is above which, so that the more specific of two codings can
+    win.
     """
     rows = read_folder(study_folder(), "study")
     if site is not None and site.codes is not None:
@@ -54,20 +57,23 @@ _HELPERS += ("vocabulary_source", "vocabulary_answer", "vocabulary_standard")
 
 
 def _fill(connection: duckdb.DuckDBPyConnection, table: str, columns: dict[str, str], rows: list[tuple]) -> None:
-    """A temporary table from Python rows."""
-    names = list(columns)
+    """A temporary table from Python rows, handed over as JSON: bound parameters would make DuckDB import pandas."""
     typed = ", ".join(f"{name} {type_}" for name, type_ in columns.items())
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} ({typed})")
+    shape = json.dumps({name: [type_] for name, type_ in columns.items()})
     for start in range(0, len(rows), 50_000):
-        lists = [list(column) for column in zip(*rows[start : start + 50_000], strict=True)]
-        picked = ", ".join(f"unnest(?::{columns[name]}[])" for name in names)
-        connection.execute(f"INSERT INTO {table} SELECT {picked}", lists)
+        chunk = rows[start : start + 50_000]
+        lists = dict(zip(columns, zip(*chunk, strict=True), strict=True))
+        literal = json.dumps(lists).replace("'", "''")
+        picked = ", ".join(f"unnest(lists.{name})" for name in columns)
+        connection.execute(
+            f"INSERT INTO {table} SELECT {picked} FROM (SELECT from_json('{literal}', '{shape}') AS lists)"
+        )
 
 
 def _tell_candidates(connection: duckdb.DuckDBPyConnection, codes_used: str) -> None:
-    """vocabulary_code (number, system, code, known), vocabulary_candidate (number, form, place, vocabulary_id, code) and
-    vocabulary_key (number, key, form, code): where each code is looked for."""
-    connection.execute(
+    """vocabulary_code (number, system, code, known), vocabulary_candidate (number, form, place, vocabulary_id, code)
+    and vocabulary_key (number, key, form, code): where each code is looked for.""" connection.execute(
         f"CREATE OR REPLACE TEMP TABLE vocabulary_code AS "
         f"SELECT (row_number() OVER (ORDER BY system, code))::INTEGER AS number, system, code "
         f"FROM (SELECT DISTINCT coalesce(system, '') AS system, code FROM {codes_used} WHERE code IS NOT NULL)"
@@ -138,11 +144,9 @@ WITH proposed AS (
     )
     GROUP BY number, origin, concept_id, is_value
     UNION ALL
-    SELECT s.number, 2, r.concept_id_2, r.relationship_id = 'Maps to value', r.concept_id_2, bool_or(r.invalid_reason IS NULL)
-    FROM vocabulary_source s
-    JOIN {relationship} r ON r.concept_id_1 = s.concept_id
-    WHERE r.relationship_id IN ('Maps to', 'Maps to value')
-    GROUP BY s.number, r.concept_id_2, r.relationship_id
+    SELECT s.number, 2, r.concept_id_2, r.relationship_id = 'Maps to value', r.concept_id_2, bool_or(r.invalid_reason
+    IS NULL) FROM vocabulary_source s JOIN {relationship} r ON r.concept_id_1 = s.concept_id WHERE r.relationship_id
+    IN ('Maps to', 'Maps to value') GROUP BY s.number, r.concept_id_2, r.relationship_id
 )
 SELECT p.*, coalesce(p.valid AND c.standard_concept = 'S' AND c.invalid_reason IS NULL, false) AS standard,
     c.domain_id, c.vocabulary_id
@@ -237,8 +241,8 @@ ORDER BY u.number, map_rank
 def _tell_ancestors(connection: duckdb.DuckDBPyConnection, vocabulary: Vocabulary) -> None:
     """code_ancestor: CONCEPT_ANCESTOR where the download held it, else the 'Is a' rows, climbed."""
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE vocabulary_in_use AS SELECT DISTINCT unnest([source_concept_id, target_concept_id]) AS id "
-        "FROM code_concept WHERE source_concept_id > 0 OR target_concept_id > 0"
+        "CREATE OR REPLACE TEMP TABLE vocabulary_in_use AS SELECT DISTINCT unnest([source_concept_id,
+        target_concept_id]) AS id " "FROM code_concept WHERE source_concept_id > 0 OR target_concept_id > 0"
     )
     if vocabulary.has("concept_ancestor"):
         climbed = f"SELECT ancestor_concept_id AS above, descendant_concept_id AS below FROM {vocabulary.relation('concept_ancestor')}"
@@ -251,12 +255,13 @@ def _tell_ancestors(connection: duckdb.DuckDBPyConnection, vocabulary: Vocabular
             "WHERE relationship_id IN ('Is a', 'Subsumes') AND invalid_reason IS NULL"
         )
         climbed = (
-            "WITH RECURSIVE climb AS (SELECT above, below FROM vocabulary_parent SEMI JOIN vocabulary_in_use ON id = below "
-            "UNION SELECT p.above, climb.below FROM climb JOIN vocabulary_parent p ON p.below = climb.above) FROM climb"
+            "WITH RECURSIVE climb AS (SELECT above, below FROM vocabulary_parent SEMI JOIN vocabulary_in_use ON id =
+            below " "UNION SELECT p.above, climb.below FROM climb JOIN vocabulary_parent p ON p.below = climb.above)
+            FROM climb"
         )
     connection.execute(
-        f"CREATE OR REPLACE TABLE code_ancestor AS SELECT DISTINCT above AS ancestor_concept_id, below AS descendant_concept_id "
-        f"FROM ({climbed}) SEMI JOIN vocabulary_in_use a ON a.id = above SEMI JOIN vocabulary_in_use b ON b.id = below "
-        f"WHERE above <> below ORDER BY ALL"
+        f"CREATE OR REPLACE TABLE code_ancestor AS SELECT DISTINCT above AS ancestor_concept_id, below AS
+        descendant_concept_id " f"FROM ({climbed}) SEMI JOIN vocabulary_in_use a ON a.id = above SEMI JOIN
+        vocabulary_in_use b ON b.id = below " f"WHERE above <> below ORDER BY ALL"
     )
     connection.execute("DROP TABLE vocabulary_in_use; DROP TABLE IF EXISTS vocabulary_parent")
