@@ -101,8 +101,7 @@ def _approved(path: Path, origin: str, keys: tuple[str, ...], place: int) -> lis
             MapRow(origin, keys, line["sourceCode"], int(concept_id), kind == "MAPS_TO_VALUE", place + len(rows))
         )
     if bad:
-        raise PalmaresError("E-VOC-03", f"{path.parent.name}/{path.name}", count=bad, detail="approved rows that do
-        not fit")
+        raise PalmaresError("E-VOC-03", f"{path.parent.name}/{path.name}", count=bad, detail="approved rows do not fit")
     return rows
 
 

@@ -73,7 +73,8 @@ def _fill(connection: duckdb.DuckDBPyConnection, table: str, columns: dict[str, 
 
 def _tell_candidates(connection: duckdb.DuckDBPyConnection, codes_used: str) -> None:
     """vocabulary_code (number, system, code, known), vocabulary_candidate (number, form, place, vocabulary_id, code)
-    and vocabulary_key (number, key, form, code): where each code is looked for.""" connection.execute(
+    and vocabulary_key (number, key, form, code): where each code is looked for."""
+    connection.execute(
         f"CREATE OR REPLACE TEMP TABLE vocabulary_code AS "
         f"SELECT (row_number() OVER (ORDER BY system, code))::INTEGER AS number, system, code "
         f"FROM (SELECT DISTINCT coalesce(system, '') AS system, code FROM {codes_used} WHERE code IS NOT NULL)"
@@ -238,30 +239,45 @@ ORDER BY u.number, map_rank
 """
 
 
+# all that is above the concepts in use: CONCEPT_ANCESTOR where the download held it, else the 'Is a' rows, climbed
+_ABOVE = """
+SELECT ancestor_concept_id AS above, descendant_concept_id AS below FROM {ancestor}
+"""
+_CLIMB = """
+WITH RECURSIVE parent AS MATERIALIZED (
+    SELECT DISTINCT
+        CASE relationship_id WHEN 'Is a' THEN concept_id_2 ELSE concept_id_1 END AS above,
+        CASE relationship_id WHEN 'Is a' THEN concept_id_1 ELSE concept_id_2 END AS below
+    FROM {relationship}
+    WHERE relationship_id IN ('Is a', 'Subsumes') AND invalid_reason IS NULL
+),
+climb AS (
+    SELECT above, below FROM parent SEMI JOIN vocabulary_in_use ON id = below
+    UNION
+    SELECT parent.above, climb.below FROM climb JOIN parent ON parent.below = climb.above
+)
+FROM climb
+"""
+_ANCESTORS = """
+CREATE OR REPLACE TEMP TABLE vocabulary_in_use AS
+SELECT DISTINCT unnest([source_concept_id, target_concept_id]) AS id FROM code_concept;
+
+CREATE OR REPLACE TABLE code_ancestor AS
+SELECT DISTINCT above AS ancestor_concept_id, below AS descendant_concept_id
+FROM ({climbed})
+SEMI JOIN vocabulary_in_use a ON a.id = above
+SEMI JOIN vocabulary_in_use b ON b.id = below
+WHERE above <> below
+ORDER BY ALL;
+
+DROP TABLE vocabulary_in_use
+"""
+
+
 def _tell_ancestors(connection: duckdb.DuckDBPyConnection, vocabulary: Vocabulary) -> None:
-    """code_ancestor: CONCEPT_ANCESTOR where the download held it, else the 'Is a' rows, climbed."""
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE vocabulary_in_use AS SELECT DISTINCT unnest([source_concept_id,
-        target_concept_id]) AS id " "FROM code_concept WHERE source_concept_id > 0 OR target_concept_id > 0"
-    )
+    """code_ancestor: which source and target concepts in code_concept are above which."""
     if vocabulary.has("concept_ancestor"):
-        climbed = f"SELECT ancestor_concept_id AS above, descendant_concept_id AS below FROM {vocabulary.relation('concept_ancestor')}"
+        climbed = _ABOVE.format(ancestor=vocabulary.relation("concept_ancestor"))
     else:
-        connection.execute(
-            "CREATE OR REPLACE TEMP TABLE vocabulary_parent AS "
-            "SELECT DISTINCT CASE relationship_id WHEN 'Is a' THEN concept_id_2 ELSE concept_id_1 END AS above, "
-            "CASE relationship_id WHEN 'Is a' THEN concept_id_1 ELSE concept_id_2 END AS below "
-            f"FROM {vocabulary.relation('concept_relationship')} "
-            "WHERE relationship_id IN ('Is a', 'Subsumes') AND invalid_reason IS NULL"
-        )
-        climbed = (
-            "WITH RECURSIVE climb AS (SELECT above, below FROM vocabulary_parent SEMI JOIN vocabulary_in_use ON id =
-            below " "UNION SELECT p.above, climb.below FROM climb JOIN vocabulary_parent p ON p.below = climb.above)
-            FROM climb"
-        )
-    connection.execute(
-        f"CREATE OR REPLACE TABLE code_ancestor AS SELECT DISTINCT above AS ancestor_concept_id, below AS
-        descendant_concept_id " f"FROM ({climbed}) SEMI JOIN vocabulary_in_use a ON a.id = above SEMI JOIN
-        vocabulary_in_use b ON b.id = below " f"WHERE above <> below ORDER BY ALL"
-    )
-    connection.execute("DROP TABLE vocabulary_in_use; DROP TABLE IF EXISTS vocabulary_parent")
+        climbed = _CLIMB.format(relationship=vocabulary.relation("concept_relationship"))
+    connection.execute(_ANCESTORS.format(climbed=climbed))
