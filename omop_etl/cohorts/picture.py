@@ -16,7 +16,7 @@ def draw(table: dict[str, Any], folder: Path, stem: str = "attrition") -> None:
     boxes = [(_wrap(_persons(table["persons"], "in the warehouse")), [])]
     for step in table["steps"]:
         out = [] if step["excluded"] == 0 else _out(step)
-        boxes.append((_wrap(step["sentence"]) + [_persons(step["left"], "left")], out))
+        boxes.append(([*_wrap(step["sentence"]), _persons(step["left"], "left")], out))
     heights = [LINE * max(len(kept), len(out), 1) + 0.28 for kept, out in boxes]
     height = sum(heights) + GAP * (len(boxes) - 1) + 1.1
     with rc_context({"svg.hashsalt": "palmares", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 9}):
