@@ -7,7 +7,6 @@ explain_code(vocabulary, system, code)                        the same for one c
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omop_etl.vocabulary.athena import Vocabulary, load, open_vocabulary
@@ -35,10 +34,3 @@ def explain_code(vocabulary: Vocabulary, system: str, code: str, *, site: "Site 
     from omop_etl.vocabulary.explain import explain_code as answer
 
     return answer(vocabulary, system, code, site=site)
-
-
-def starter_folder() -> Path:
-    """The starter slice, in Athena's layout."""
-    from fhir_adapters.knowledge import mappings_folder
-
-    return mappings_folder() / "vocabulary"

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,16 @@ _MEMORY = "1GB"
 _ROW_GROUP = 122_880
 
 
+# raw folders that this process has converted, by their files' sizes and times
+_CONVERTED: "dict[tuple[Any, ...], tuple[Vocabulary, tempfile.TemporaryDirectory[str]]]" = {}
+
+
 @dataclass(frozen=True)
 class Vocabulary:
-    """A vocabulary as Parquet, one file per table, and its lock. `keep` holds a temporary folder while this is in use."""
+    """A vocabulary as Parquet, one file per table, and its lock."""
 
     folder: Path
     lock: dict[str, Any]
-    keep: "tempfile.TemporaryDirectory[str] | None" = field(default=None, repr=False, compare=False)
 
     @property
     def release(self) -> str | None:
@@ -67,17 +70,20 @@ def vocabulary_tables() -> list[str]:
 def open_vocabulary(path: Path | None) -> Vocabulary:
     """The vocabulary at `path`: what `load` wrote, a raw Athena folder, or for None the starter slice.
 
-    A raw folder is converted into a temporary one that lives as long as the answer. Raises E-VOC-01 when there is none.
+    A raw folder is converted once per process, into a temporary folder that goes when the process ends. Raises E-VOC-01
+    when there is none.
     """
     path = mappings_folder() / "vocabulary" if path is None else Path(path)
     restore(path)
     if (path / LOCK).is_file():
         return _opened(path)
     files = _files(path)
-    keep = tempfile.TemporaryDirectory(prefix="palmares-vocabulary-")
-    folder = Path(keep.name)
-    lock = _convert(path, files, folder, lambda _: None)
-    return Vocabulary(folder, lock, keep)
+    state = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files.values())
+    if state not in _CONVERTED:
+        keep = tempfile.TemporaryDirectory(prefix="palmares-vocabulary-")
+        lock = _convert(path, files, Path(keep.name), lambda _: None)
+        _CONVERTED[state] = (Vocabulary(Path(keep.name), lock), keep)
+    return _CONVERTED[state][0]
 
 
 def load(athena: Path, out: Path, *, progress: Callable[[str], None] = lambda _: None) -> Vocabulary:

@@ -89,7 +89,8 @@ def read_folder(folder: Path, origin: str) -> list[MapRow]:
 
 
 def _approved(path: Path, origin: str, keys: tuple[str, ...], place: int) -> list[MapRow]:
-    rows, bad = [], 0
+    rows: list[MapRow] = []
+    bad = 0
     for line in _read(path, _NEEDED):
         if line["mappingStatus"] != "APPROVED":
             continue

@@ -52,8 +52,15 @@ def attach(
         connection.execute(f"DROP TABLE {table}")
 
 
-_HELPERS = ("vocabulary_code", "vocabulary_candidate", "vocabulary_key", "vocabulary_map")
-_HELPERS += ("vocabulary_source", "vocabulary_answer", "vocabulary_standard")
+_HELPERS = (
+    "vocabulary_code",
+    "vocabulary_candidate",
+    "vocabulary_key",
+    "vocabulary_map",
+    "vocabulary_source",
+    "vocabulary_answer",
+    "vocabulary_standard",
+)
 
 
 def _fill(connection: duckdb.DuckDBPyConnection, table: str, columns: dict[str, str], rows: list[tuple]) -> None:
