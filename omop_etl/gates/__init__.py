@@ -1,0 +1,187 @@
+"""The gate between a slice and the warehouse: slice → verdict.json, checks.parquet, rejects/, data_docs/.
+
+    gate(slice_, out, site=…)         one slice; PASS, WARN or BLOCK per check and over all, with numerator, denominator, threshold
+    gate_many(jobs)                   many slices in few processes, since Great Expectations takes seconds to import
+    explain("G-DEATH-02")             what a check looks for, why, and what a site does about it
+
+The checks are data (`mappings/quality/`). They are counted on the slice's Parquet files in DuckDB (`counting.py`), and Great
+Expectations holds each count against what the check bears (`validation.py`) and builds the Data Docs.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from fhir_adapters.errors import PalmaresError
+from fhir_adapters.folders import whole_folder
+from omop_etl.gates.counting import Count, Counter
+from omop_etl.gates.definitions import definitions, explain
+from omop_etl.gates.slices import open_slice, read_json
+
+__all__ = ["GateJob", "Verdict", "explain", "gate", "gate_many", "read_verdict"]
+
+VERDICTS = ("PASS", "WARN", "BLOCK")
+# what the counting may take of a machine that does other work beside
+_MEMORY = "2GB"
+_COUNTS, _SHARES = ("numerator", "denominator"), ("threshold", "warn", "block")
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate said. `counts` is checks per verdict; `messages` a sentence for each check that is broken."""
+
+    site: str
+    verdict: str
+    slice_sha256: str
+    counts: dict[str, int]
+    messages: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class GateJob:
+    """The arguments of one `gate` in a `gate_many`."""
+
+    slice_: Path
+    out: Path
+    site: str
+    vocabulary: Path | None = None
+
+
+def gate(
+    slice_: Path, out: Path, *, site: str, vocabulary: Path | None = None, progress: Progress = lambda _: None
+) -> Verdict:
+    """Check the slice and write the gate folder `out`, whole or not at all. The verdict is an answer, not an error.
+
+    `vocabulary` is the one with which the slice was mapped (None: the starter slice). `progress` is told each table as it is
+    counted. Raises E-SLICE-01 and E-SLICE-02 when the slice cannot be read, E-SLICE-04 when it is another site's,
+    E-GATE-03 when mappings/quality does not fit, E-VOC-01 when there is no vocabulary.
+    """
+    from omop_etl.gates.validation import validate, write_counts
+    from omop_etl.vocabulary import open_vocabulary
+
+    opened = open_slice(slice_)
+    if opened.site != site:
+        raise PalmaresError("E-SLICE-04", str(slice_), detail="the manifest names another site than the command")
+    defined = definitions(opened.extracted_to)
+    concepts = open_vocabulary(vocabulary)
+    with whole_folder(out) as folder:
+        database = folder / ".counts.duckdb"
+        config = {
+            "memory_limit": _MEMORY,
+            "temp_directory": str(folder / ".spill"),
+            "preserve_insertion_order": "false",
+        }
+        with duckdb.connect(str(database), config=config) as connection:
+            counter = Counter(connection, opened, concepts, defined)
+            counts = counter.count(progress)
+            write_counts(connection, counts)
+            (folder / "rejects").mkdir()
+            for count in counts:
+                if count.numerator and not count.check.structural:
+                    counter.reject(count, folder / "rejects" / f"{count.check.code}.parquet")
+        progress("great expectations")
+        verdicts = validate(database, counts, folder / "data_docs", site=site)
+        checks = [_entry(count, verdicts[count.check.code]) for count in counts]
+        verdict = Verdict(
+            site=site,
+            verdict=max(verdicts.values(), key=VERDICTS.index, default="PASS"),
+            slice_sha256=opened.sha256,
+            counts={name: sum(check["verdict"] == name for check in checks) for name in VERDICTS},
+            messages=[check["message"] for check in checks if check["verdict"] != "PASS"],
+        )
+        _write(folder, verdict, checks)
+        database.unlink()
+        shutil.rmtree(folder / ".spill", ignore_errors=True)
+        shutil.rmtree(folder / "data_docs" / "static", ignore_errors=True)  # GX's own logos and fonts
+    return verdict
+
+
+def gate_many(jobs: Sequence[GateJob], *, processes: int | None = None) -> list[Verdict | PalmaresError]:
+    """Gate many slices, in the order of `jobs`; a numbered error of one does not stop the others and is in its place.
+
+    Great Expectations is imported once for all processes.
+    """
+    processes = min(processes or os.cpu_count() or 1, len(jobs))
+    if processes <= 1:
+        return [_one(job) for job in jobs]
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["omop_etl.gates.validation"])
+    with ProcessPoolExecutor(processes, mp_context=server) as pool:
+        return list(pool.map(_one, jobs))
+
+
+def read_verdict(folder: Path) -> dict[str, Any]:
+    """The verdict.json of a gate folder. Raises E-GATE-02 when there is none that can be read."""
+    document = read_json(Path(folder) / "verdict.json", "E-GATE-02")
+    if document.get("verdict") not in VERDICTS or not isinstance(document.get("checks"), list):
+        raise PalmaresError("E-GATE-02", str(folder), detail="verdict.json holds no verdict")
+    return document
+
+
+def _one(job: GateJob) -> "Verdict | PalmaresError":
+    try:
+        return gate(job.slice_, job.out, site=job.site, vocabulary=job.vocabulary)
+    except PalmaresError as error:
+        return error
+
+
+def _entry(count: Count, verdict: str) -> dict[str, Any]:
+    check = count.check
+    return {
+        "code": check.code,
+        "title": check.title,
+        "category": check.category,
+        "subcategory": check.subcategory,
+        "table": check.table,
+        "column": check.column,
+        "unit": check.unit,
+        "numerator": count.numerator,
+        "denominator": count.denominator,
+        "threshold": check.threshold(verdict),
+        "warn": check.warn,
+        "block": check.block,
+        "severity": check.severity,
+        "verdict": verdict,
+        "message": _message(count, verdict),
+    }
+
+
+def _message(count: Count, verdict: str) -> str:
+    """Number, object, count, rule, next command; never a value or an id."""
+    check = count.check
+    unit = check.unit.removesuffix("s") if count.numerator == 1 else check.unit
+    share = f"{100 * count.numerator / count.denominator:.3g} % of {count.denominator}" if count.denominator else "of 0"
+    said = f"{check.code} {check.table}: {count.numerator} {unit} {check.finding} ({share}"
+    if verdict == "PASS":
+        return f"{said})."
+    bound = f"{verdict} above {check.threshold(verdict):g} %"
+    look = "" if check.structural else f"See rejects/{check.code}.parquet or run"
+    return f"{said}; {bound}). {look or 'Run'}: palmares explain {check.code}"
+
+
+def _write(folder: Path, verdict: Verdict, checks: list[dict[str, Any]]) -> None:
+    document = {
+        "site": verdict.site,
+        "verdict": verdict.verdict,
+        "slice_sha256": verdict.slice_sha256,
+        "counts": verdict.counts,
+        "checks": checks,
+    }
+    (folder / "verdict.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = dict.fromkeys(_COUNTS, pa.int64()) | dict.fromkeys(_SHARES, pa.float64())
+    columns = [(name, types.get(name, pa.string())) for name in ("site", *(checks[0] if checks else ()))]
+    rows = [{"site": verdict.site} | check for check in checks]
+    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(columns)), folder / "checks.parquet")

@@ -1,0 +1,120 @@
+"""The counts of a slice, validated by Great Expectations: one suite per table, one checkpoint, Data Docs beside the verdict.
+
+GX is imported here and takes seconds, so this module is imported by those who gate, when they gate.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from omop_etl.gates.counting import Count
+from omop_etl.gates.duckdb_source import gx
+from omop_etl.gates.expectations import COUNTS_TABLE, ExpectViolationsWithinThreshold
+
+# isort: split
+from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+
+_SEVERITY = {"BLOCK": "critical", "WARN": "warning", "REPORT": "info"}
+_PAGES = "omop_etl.gates.data_docs"
+SITE_NAME = "gate"
+
+
+def write_counts(connection: duckdb.DuckDBPyConnection, counts: Sequence[Count]) -> None:
+    """Put the counts where the metric of our expectation reads them."""
+    connection.execute(f"CREATE TABLE {COUNTS_TABLE} (code VARCHAR, numerator BIGINT, denominator BIGINT)")
+    if counts:
+        connection.executemany(
+            f"INSERT INTO {COUNTS_TABLE} VALUES (?, ?, ?)", [(c.check.code, c.numerator, c.denominator) for c in counts]
+        )
+
+
+def validate(database: Path, counts: Sequence[Count], docs: Path, *, site: str) -> dict[str, str]:
+    """Run every check as an expectation on its table in the DuckDB file `database`; code → PASS, WARN or BLOCK.
+
+    Builds the Data Docs into `docs`. They hold counts and the words of checks.toml, nothing of the slice.
+    """
+    context = _context(docs)
+    source = context.data_sources.add_or_update_duckdb(name=site, connection_string=f"duckdb:///{database}")
+    definitions = []
+    for table in dict.fromkeys(count.check.table for count in counts):
+        suite = gx.ExpectationSuite(name=table)
+        suite.expectations = [_expectation(count) for count in counts if count.check.table == table]
+        asset = source.add_table_asset(name=table, table_name=table)
+        whole = asset.add_batch_definition_whole_table("whole")
+        definition = gx.ValidationDefinition(name=table, data=whole, suite=context.suites.add(suite))
+        definitions.append(context.validation_definitions.add(definition))
+    checkpoint = context.checkpoints.add(
+        gx.Checkpoint(name=SITE_NAME, validation_definitions=definitions, result_format="BASIC")
+    )
+    try:
+        outcome = checkpoint.run()
+    finally:
+        source.close()
+    verdicts = _verdicts(outcome)
+    context.build_data_docs(site_names=[SITE_NAME])
+    return verdicts
+
+
+def _expectation(count: Count) -> ExpectViolationsWithinThreshold:
+    check = count.check
+    return ExpectViolationsWithinThreshold(
+        code=check.code,
+        title=check.title,
+        unit=check.unit,
+        warn=check.warn,
+        block=check.block,
+        severity=_SEVERITY[check.severity],
+        meta={"category": check.category, "explanation": check.explanation, "remedy": check.remedy},
+    )
+
+
+def _verdicts(outcome: Any) -> dict[str, str]:
+    verdicts = {}
+    for suite in outcome.run_results.values():
+        for result in suite.results:
+            if result.exception_info and result.exception_info.get("raised_exception"):
+                raise RuntimeError(f"GX could not validate {suite.suite_name}")
+            verdicts[result.expectation_config.kwargs["code"]] = result.result["details"]["verdict"]
+    return verdicts
+
+
+def _context(docs: Path) -> Any:
+    """A GX context that keeps nothing, phones nobody, and whose only Data Docs are ours."""
+    own = {"module_name": _PAGES, "class_name": "OfflineView"}
+
+    def section(store: str, renderer: str) -> dict[str, Any]:
+        return {
+            "class_name": "DefaultSiteSectionBuilder",
+            "source_store_name": store,
+            "renderer": {"module_name": _PAGES, "class_name": renderer},
+            "view": own,
+        }
+
+    backend = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}
+    return gx.get_context(
+        mode="ephemeral",
+        project_config=DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+            analytics_enabled=False,
+            progress_bars={"globally": False},
+            data_docs_sites={
+                SITE_NAME: {
+                    "class_name": "SiteBuilder",
+                    "show_how_to_buttons": False,
+                    "store_backend": backend,
+                    "site_section_builders": {
+                        "expectations": section("expectations_store", "SuitePage"),
+                        "validations": section("validation_results_store", "ResultPage"),
+                        "profiling": "None",
+                    },
+                    "site_index_builder": {
+                        "class_name": "DefaultSiteIndexBuilder",
+                        "renderer": {"module_name": _PAGES, "class_name": "IndexPage"},
+                        "view": own,
+                    },
+                }
+            },
+        ),
+    )
