@@ -3,6 +3,7 @@
     compile_view(view) -> CompiledView      .columns for read_json, .names and .types of the result, .sql(source)
     read_shards(paths, columns) -> str      the read_json call that gives the source
     evaluate(view, resources) -> list       the rows over resources in memory
+    explained(error, subject)               DuckDB's error over a view as a numbered one, without values
     run_view(definition, fhir, out) -> int  the rows over files, as .csv, .parquet or .ndjson
 
 A definition's way: `parser` (FHIRPath text → tree), `expressions` (tree → SQL value, over `elements`, `values`, `moments`),
@@ -19,7 +20,7 @@ are passed over; a line `null` is a row of NULLs, which the filter on resourceTy
 A key (getResourceKey, getReferenceKey) is the logical id.
 """
 
-from fhir_adapters.views.running import evaluate, read_shards, run_view
+from fhir_adapters.views.running import evaluate, explained, read_shards, run_view
 from fhir_adapters.views.selects import CompiledView, compile_view
 
-__all__ = ["CompiledView", "compile_view", "evaluate", "read_shards", "run_view"]
+__all__ = ["CompiledView", "compile_view", "evaluate", "explained", "read_shards", "run_view"]

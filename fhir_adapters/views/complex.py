@@ -27,7 +27,7 @@ def complex_type(value: Value, declared: str | None, place: str) -> str:
     return declared
 
 
-def complex_column(value: Value, node: dict[str, Any], collection: bool, name: str, place: str) -> str:
+def complex_column(value: Value, node: dict[str, Any], collection: bool, place: str) -> str:
     """SQL of the struct, or list of structs, of a column."""
     assert value.read is not None
     wanted = Read()
@@ -37,7 +37,7 @@ def complex_column(value: Value, node: dict[str, Any], collection: bool, name: s
     else:
         for path in str(fields).split(","):
             _mark(value.type, wanted, value.read, path.strip(), f"{place}.tag")
-    sql = f"coalesce({as_list(value)}, [])" if collection else single(value, name)
+    sql = f"coalesce({as_list(value)}, [])" if collection else single(value)
     if value.read.fields.keys() == wanted.fields.keys() and value.read.structure() == wanted.structure():
         return sql
     many = Read(many=collection, fields=value.read.fields)

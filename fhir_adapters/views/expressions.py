@@ -252,7 +252,7 @@ def _boolean(sql: str) -> Value:
 
 def _as_boolean(value: Value) -> str:
     if value.type == "boolean":
-        return single(typed(value), "a condition")
+        return single(typed(value))
     if value.type == "empty":
         return "CAST(NULL AS BOOLEAN)"
     return f"(CASE WHEN {_exists(value)} THEN true END)"
@@ -333,7 +333,7 @@ def _take(value: Value, arguments: _Arguments, scope: Scope) -> Value:
 
 
 def _single_function(value: Value, _: _Arguments, __: Scope) -> Value:
-    return _of(value, sql=single(value, "single()")) if value.many else value
+    return _of(value, sql=single(value)) if value.many else value
 
 
 def _count(value: Value, _: _Arguments, __: Scope) -> Value:
@@ -409,11 +409,11 @@ def _boundary(value: Value, *, high: bool) -> Value:
     if value.type == "empty":
         return value
     if value.type in NUMBERS:
-        text = single(value, f"{name}()")
+        text = single(value)
         return Value("decimal", moments.decimal_boundary(text if value.text else f"CAST({text} AS VARCHAR)", high=high))
     if value.type in TIMES:
         type_ = "dateTime" if value.type == "instant" else value.type
-        return Value(type_, moments.boundary(single(value, f"{name}()"), type_, high=high))
+        return Value(type_, moments.boundary(single(value), type_, high=high))
     raise PathError(f"{name}() is for dates, times, decimals and Periods, not for {value.type}")
 
 
@@ -457,7 +457,7 @@ def _reference_key(value: Value, arguments: _Arguments, _: Scope) -> Value:
 
 def _text(value: Value) -> str:
     value = typed(value)
-    sql = single(value, "a string")
+    sql = single(value)
     return sql if value.type in _STRINGS | TIMES else f"CAST({sql} AS VARCHAR)"
 
 
@@ -564,7 +564,7 @@ def _number(value: Value, what: str) -> Value:
     if value.type not in NUMBERS:
         raise PathError(f"'{what}' needs a number, not {value.type}")
     value = typed(value)
-    return Value(value.type, single(value, f"'{what}'"))
+    return Value(value.type, single(value))
 
 
 def _integer(node: Node, scope: Scope) -> str:
@@ -683,7 +683,7 @@ def _ordered(operator: str, a: Value, b: Value) -> str:
     kind = _kind(a, b, operator)
     if kind == "boolean":
         raise PathError(f"'{operator}' has no meaning for booleans")
-    x, y = single(typed(a), f"'{operator}'"), single(typed(b), f"'{operator}'")
+    x, y = single(typed(a)), single(typed(b))
     if kind == "moment":
         a_type, b_type = _moment_types(a, b)
         return moments.compare(operator, x, a_type, y, b_type)
@@ -696,7 +696,7 @@ def _contained(item: Value, items: Value) -> str:
     if items.type == "empty":
         return "false"
     _kind(item, items, "in")
-    x = single(typed(item), "'in'")
+    x = single(typed(item))
     return f"(CASE WHEN {x} IS NOT NULL THEN coalesce(list_contains({as_list(typed(items))}, {x}), false) END)"
 
 

@@ -49,7 +49,7 @@ def explained(error: duckdb.Error, subject: str) -> PalmaresError | duckdb.Error
     """The numbered error for what DuckDB says about the resources; another error of DuckDB as it is."""
     text = str(error)
     if MANY + "|" in text:
-        place = text.split(MANY + "|", 1)[1].split("\n", 1)[0].strip()
+        place = text.split("|")[1]
         return PalmaresError(MANY, f"{subject} {place}".strip())
     if isinstance(error, duckdb.InvalidInputException) and ("JSON" in text or "json" in text):
         return PalmaresError(STRUCTURE, subject)

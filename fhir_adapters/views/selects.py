@@ -14,10 +14,10 @@ from typing import Any
 
 from fhir_adapters.views.complex import complex_column, complex_type
 from fhir_adapters.views.elements import NUMBERS, STORAGE, Read, is_resource, known_type
-from fhir_adapters.views.errors import DEFINITION, PATH, PathError, wrong
+from fhir_adapters.views.errors import PATH, PathError, wrong
 from fhir_adapters.views.expressions import Scope, compile_node
 from fhir_adapters.views.parser import Literal, parse
-from fhir_adapters.views.values import Value, as_list, fresh, quote, restart_names, single, typed
+from fhir_adapters.views.values import PLACE, Value, as_list, fresh, quote, restart_names, single, typed
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _ITERATIONS = ("forEach", "forEachOrNull", "repeat")
@@ -60,6 +60,7 @@ class _Column:
     type: str
     collection: bool
     sql: str
+    place: str
 
 
 @dataclass
@@ -78,6 +79,7 @@ class _Compiler:
     def value(self, path: object, place: str, scope: Scope) -> Value:
         if not isinstance(path, str) or not path.strip():
             wrong(place, "a FHIRPath expression is needed here")
+        PLACE.set(place)
         try:
             return compile_node(parse(path), scope)
         except PathError as error:
@@ -141,6 +143,7 @@ class _Compiler:
         """
         if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
             wrong(place, "a list of FHIRPath expressions is needed here")
+        PLACE.set(place)
         shared = Read()
         types: set[str] = set()
         misses: list[tuple[int, str]] = []
@@ -203,21 +206,26 @@ class _Compiler:
         if declared is not None:
             if not isinstance(declared, str):
                 wrong(f"{place}.type", "the name of a FHIR type is needed here")
-            declared = declared.rpartition("/")[2]
+            declared = declared.rpartition("/")[2].removeprefix("System.")
+            declared = (
+                declared[0].lower() + declared[1:] if declared[:1].lower() + declared[1:] in STORAGE else declared
+            )
             if not known_type(declared) and declared not in ("BackboneElement", "Element"):
                 wrong(f"{place}.type", f"'{declared}' is no type of FHIR R4")
         value = self.value(node.get("path"), f"{place}.path", scope)
         try:
-            if value.type in STORAGE or value.type == "empty" or value.choice or value.root:
+            if value.choice or value.root:
+                single(value)  # says why it is no value
+            if value.type in STORAGE or value.type == "empty":
                 type_, sql = _primitive_column(value, declared, collection, name)
             else:
                 type_ = complex_type(value, declared, f"{place}.type")
-                sql = complex_column(value, node, collection, name, place)
+                sql = complex_column(value, node, collection, place)
         except PathError as error:
             wrong(f"{place}.path", str(error), PATH)
         if alive and not (null_row and _mentions_row_index(node.get("path"))):
             sql = f"CASE WHEN {alive} THEN {sql} END"
-        return _Column(name, type_, collection, sql)
+        return _Column(name, type_, collection, sql, place)
 
 
 def _entries(lists: dict[int, str], before: str) -> str:
@@ -231,22 +239,18 @@ def _entries(lists: dict[int, str], before: str) -> str:
 
 
 def _primitive_column(value: Value, declared: str | None, collection: bool, name: str) -> tuple[str, str]:
-    if value.root:
-        raise PathError("the resource itself is no value of a column")
     if declared is not None and declared not in STORAGE and value.type != "empty":
         raise PathError(f"the path leads to {value.type}, not to {declared}")
     type_ = declared or ("string" if value.type == "empty" else value.type)
     storage = STORAGE.get(type_, "VARCHAR")
+    # a leaf is cast to its own storage, and every text is VARCHAR; a computed number may be wider than its column
+    exact = STORAGE.get(value.type) == storage and (value.text or storage in ("VARCHAR", "BOOLEAN"))
     value = typed(value)
     if collection:
         sql = "[]" if value.type == "empty" else f"coalesce({as_list(value)}, [])"
-        if value.type == "empty" or STORAGE[value.type] != storage:
-            sql = f"TRY_CAST({sql} AS {storage}[])"
-        return type_, sql
-    sql = single(value, name)
-    if value.type == "empty" or STORAGE[value.type] != storage:
-        sql = f"TRY_CAST({sql} AS {storage})"
-    return type_, sql
+        return type_, sql if exact else f"TRY_CAST({sql} AS {storage}[])"
+    sql = single(value)
+    return type_, sql if exact else f"TRY_CAST({sql} AS {storage})"
 
 
 def _merge(columns: list[_Column], number: str, place: str) -> _Column:
@@ -258,7 +262,7 @@ def _merge(columns: list[_Column], number: str, place: str) -> _Column:
         wrong(place, f"the branches give the column '{first.name}' different types")
     type_ = "decimal" if numbers and "DOUBLE" in types else first.type
     cases = " ".join(f"WHEN {n} THEN {one.sql}" for n, one in enumerate(columns))
-    return _Column(first.name, type_, first.collection, f"CASE {number} {cases} END")
+    return _Column(first.name, type_, first.collection, f"CASE {number} {cases} END", first.place)
 
 
 def _mentions_row_index(node: Any) -> bool:
@@ -324,6 +328,9 @@ def compile_view(view: dict[str, Any]) -> CompiledView:
     resource = view.get("resource")
     if not isinstance(resource, str) or not is_resource(resource):
         wrong("resource", "the name of a FHIR R4 resource is needed here")
+    name = view.get("name", "")
+    if not isinstance(name, str) or (name and not _NAME.fullmatch(name)):
+        wrong("name", "a name of letters, digits and underscores that begins with a letter is needed here")
     constants = _constants(view)
     selects = _list(view, "select", "")
     if not selects:
@@ -349,7 +356,7 @@ def compile_view(view: dict[str, Any]) -> CompiledView:
         relation = f"({link.replace(_BELOW, relation)})"
     alias = "" if relation.startswith("\0") else f" AS {_ROOT}"
     return CompiledView(
-        name=str(view.get("name") or ""),
+        name=name,
         resource=resource,
         names=[one.name for one in columns],
         types={one.name: one.type for one in columns},
@@ -367,7 +374,7 @@ def _filter(compiler: _Compiler, node: Any, place: str, scope: Scope) -> str:
     if value.type not in ("boolean", "empty"):
         wrong(f"{place}.path", f"a boolean is needed here, the path leads to {value.type}")
     try:
-        return single(typed(value), f"{place}.path") if value.type == "boolean" else "false"
+        return single(typed(value)) if value.type == "boolean" else "false"
     except PathError as error:
         wrong(f"{place}.path", str(error), PATH)
 
@@ -376,5 +383,5 @@ def _unique(columns: list[_Column]) -> None:
     seen: set[str] = set()
     for one in columns:
         if one.name in seen:
-            wrong("select", f"the column '{one.name}' is defined twice", DEFINITION)
+            wrong(f"{one.place}.name", f"the column '{one.name}' is defined twice")
         seen.add(one.name)

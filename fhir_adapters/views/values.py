@@ -4,12 +4,13 @@ A value from the JSON stays VARCHAR (`text`) until `typed` casts it, so that bou
 path over a list are kept as one function of the item and become one list_transform when the list is needed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from itertools import count
 
 from fhir_adapters.views.elements import BOOLEANS, INTEGERS, STORAGE, Element, Read
-from fhir_adapters.views.errors import PathError
+from fhir_adapters.views.errors import MANY, PathError
 
 Item = Callable[[str], str]
 
@@ -20,7 +21,8 @@ class Value:
 
     `sql` is the scalar, or the list when `many`; `item` then gives the item's SQL from the list element's (None: the element
     itself). `read` is where its children are marked. `choice` holds the alternatives of a `value[x]` that no ofType has
-    resolved yet, and `sql`, `item` and `read` are then those of the parent. `origin` is the parent of a primitive, for its extensions.
+    resolved yet, and `sql`, `item` and `read` are then those of the parent. `origin` is the parent of a primitive (with its
+    name and whether it repeats), for its extensions. `root` marks the resource itself; `guard` is then what where() asked of it.
     """
 
     type: str
@@ -40,18 +42,18 @@ class Value:
 
 
 EMPTY = Value("empty", "NULL")
-_names = count()
+_names: ContextVar[Iterator[int]] = ContextVar("lambda names")
+PLACE: ContextVar[str] = ContextVar("place of the path in the definition", default="")
 
 
 def fresh() -> str:
-    """A name for a lambda's parameter that no other lambda has."""
-    return f"v{next(_names)}"
+    """A name for a lambda's parameter or a query that nothing else in the view has."""
+    return f"v{next(_names.get())}"
 
 
 def restart_names() -> None:
-    """Begin the names anew, so that the same view gives the same SQL."""
-    global _names
-    _names = count()
+    """Begin the names anew (in this thread), so that the same view gives the same SQL."""
+    _names.set(count())
 
 
 def quote(text: str) -> str:
@@ -107,8 +109,8 @@ def present(value: Value) -> str:
     return f"({value.sql} IS NOT NULL)"
 
 
-def single(value: Value, what: str) -> str:
-    """The collection as one SQL scalar; several items are an error when the query runs."""
+def single(value: Value) -> str:
+    """The collection as one SQL scalar; several items are an error when the query runs, which names the path's place."""
     if value.choice:
         raise PathError(f"{value.choice[0]}[x] has several types: choose one with .ofType()")
     if value.root:
@@ -116,4 +118,4 @@ def single(value: Value, what: str) -> str:
     if not value.many:
         return value.sql
     items = as_list(value)
-    return f"(CASE WHEN len({items}) > 1 THEN error({quote('E-VIEW-03|' + what)}) ELSE {items}[1] END)"
+    return f"(CASE WHEN len({items}) > 1 THEN error({quote(f'{MANY}|{PLACE.get()}|')}) ELSE {items}[1] END)"
