@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fhir_adapters.errors import PalmaresError, machine_errors
 from fhir_adapters.folders import restore, whole_folder
+from fhir_adapters.landing.lines import BLOCK
 from fhir_adapters.landing.rules import LARGEST_LINE, QUICK, UNKNOWN, Refusal, Reject, resource_types
 from fhir_adapters.landing.shards import (
     Delivery,
@@ -20,7 +21,7 @@ from fhir_adapters.landing.shards import (
     write_quarantine,
 )
 from fhir_adapters.landing.sources import SourceFile, find_files
-from fhir_adapters.landing.split import BLOCK, Piece, PieceResult, Task, TaskResult, later, run
+from fhir_adapters.landing.split import Piece, PieceResult, Task, TaskResult, later, run
 from fhir_adapters.processes import in_order, processors
 
 _TASK = (16 * 2**20, 256 * 2**20)  # bytes of a worker's task: at least, at most

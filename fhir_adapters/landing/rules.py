@@ -97,6 +97,14 @@ def identify(resource: object) -> Identity | Refusal:
     return Identity(kind, str(identifier))
 
 
+def too_long(head: bytes) -> Refusal:
+    """The refusal of a line of which at least the head is there."""
+    match = QUICK.match(head)
+    if match and match[1].decode("ascii") in resource_types():
+        return Refusal(match[1].decode("ascii"), match[2].decode("ascii"), "Q-SIZE")
+    return Refusal(UNKNOWN, None, "Q-SIZE")
+
+
 def why_not_json(line: bytes) -> str:
     """The reason code of a text that orjson does not parse."""
     try:

@@ -16,6 +16,7 @@ from typing import IO, Any, NamedTuple
 import orjson
 
 from fhir_adapters.landing.bundles import Deleted, Landed, Misfit, land_resource, parse_document, unpack
+from fhir_adapters.landing.lines import BLOCK, blocks, ranged, whole_lines
 from fhir_adapters.landing.rules import (
     LARGEST_LINE,
     QUICK,
@@ -23,16 +24,15 @@ from fhir_adapters.landing.rules import (
     Refusal,
     identify,
     resource_types,
+    too_long,
     why_not_json,
 )
 from fhir_adapters.landing.sources import DamagedStream, SourceFile, open_bytes
 
-BLOCK = 8 * 2**20  # bytes read at once; a file's digest is that of its blocks' digests
 LARGEST_SHARD = 256 * 2**20  # bytes, after which a worker begins another file for the type
 _BUFFER = 32 * 2**20  # bytes of lines kept before they are written
 
 _BOM = b"\xef\xbb\xbf"
-_HEAD = 4096  # of a line that is too long, enough to see type and id
 _UPDATED = re.compile(rb'"lastUpdated"\s*:\s*"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{5,20}(?:Z|[+-][0-9]{2}:[0-9]{2}))"')
 
 
@@ -224,10 +224,10 @@ def _land_piece(piece: Piece, sink: Sink, result: PieceResult) -> None:
     if file.compression:
         _hash(file, result)
         with _open(file.path, file.compression) as stream:
-            _land_lines(_blocks(stream), sink, result)
+            _land_lines(blocks(stream), sink, result)
     else:
         with _open(file.path, "") as stream:
-            _land_lines(_range(stream, piece.start, piece.end, result), sink, result)
+            _land_lines(ranged(stream, piece.start, piece.end, result.digests), sink, result)
     if piece.end is None and not result.objects and not result.blank and file.size <= LARGEST_SHARD:
         # not one line is an object: perhaps the file is one document over many lines
         again = PieceResult()
@@ -251,69 +251,6 @@ def _whole(file: SourceFile, result: PieceResult) -> bytes:
         return stream.read()
 
 
-def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
-    while block := stream.read(BLOCK):
-        yield block
-
-
-def _range(stream: IO[bytes], start: int, end: int | None, result: PieceResult) -> Iterator[bytes]:
-    """The bytes of the lines that begin in the range, and the digests of the range's blocks."""
-    dropping = False
-    if start:
-        stream.seek(start - 1)
-        dropping = stream.read(1) != b"\n"
-    position = start
-    while end is None or position < end:
-        block = stream.read(BLOCK if end is None else min(BLOCK, end - position))
-        if not block:
-            return
-        result.digests.append(hashlib.sha256(block).digest())
-        position += len(block)
-        last = block
-        if dropping:
-            cut = block.find(b"\n") + 1
-            if not cut:
-                continue
-            dropping = False
-            block = block[cut:]
-        if block:
-            yield block
-    if dropping or end is None or last.endswith(b"\n"):
-        return
-    while block := stream.read(1 << 16):  # the end of the last line, beyond the range
-        cut = block.find(b"\n") + 1
-        yield block[:cut] if cut else block
-        if cut:
-            return
-
-
-def _whole_lines(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Runs of complete lines without the last newline; or, with True, the head of one line that is too long."""
-    carry = b""
-    too_long = False
-    for block in blocks:
-        cut = block.rfind(b"\n")
-        if too_long:
-            first = block.find(b"\n")
-            if first < 0:
-                continue
-            yield carry, True
-            too_long, carry = False, block[first + 1 :]
-            cut = carry.rfind(b"\n")
-            if cut >= 0:
-                yield carry[:cut], False
-                carry = carry[cut + 1 :]
-        elif cut < 0:
-            carry += block
-        else:
-            yield carry + block[:cut], False
-            carry = block[cut + 1 :]
-        if len(carry) > LARGEST_LINE:
-            too_long, carry = True, carry[:_HEAD]
-    if too_long or carry:
-        yield carry, too_long
-
-
 class _Known(dict[bytes, list[bytes]]):
     """Type as bytes → the sink's list; only types that need no further look."""
 
@@ -329,15 +266,15 @@ class _Known(dict[bytes, list[bytes]]):
         return self[kind]
 
 
-def _land_lines(blocks: Iterator[bytes], sink: Sink, result: PieceResult) -> None:
+def _land_lines(source: Iterator[bytes], sink: Sink, result: PieceResult) -> None:
     quick = QUICK.match
     known = _Known(sink)
-    for text, too_long in _whole_lines(blocks):
-        if too_long:
+    for text, is_head in whole_lines(source):
+        if is_head:
             result.lines += 1
             result.objects += 1
             result.blank = False
-            result.rejects.append((result.lines, "", _too_long(text)))
+            result.rejects.append((result.lines, "", too_long(text)))
             continue
         result.see_updated(text)
         may_be_long = len(text) > LARGEST_LINE
@@ -362,13 +299,6 @@ def _land_lines(blocks: Iterator[bytes], sink: Sink, result: PieceResult) -> Non
         sink.grown(len(text))
 
 
-def _too_long(head: bytes) -> Refusal:
-    match = QUICK.match(head)
-    if match and match[1].decode("ascii") in resource_types():
-        return Refusal(match[1].decode("ascii"), match[2].decode("ascii"), "Q-SIZE")
-    return Refusal(UNKNOWN, None, "Q-SIZE")
-
-
 def _land_line(line: bytes, number: int, sink: Sink, result: PieceResult) -> None:
     """A line that needs a full look."""
     line = line.strip()
@@ -377,7 +307,7 @@ def _land_line(line: bytes, number: int, sink: Sink, result: PieceResult) -> Non
     result.blank = False
     if len(line) > LARGEST_LINE:
         result.objects += 1
-        result.rejects.append((number, "", _too_long(line)))
+        result.rejects.append((number, "", too_long(line)))
         return
     try:
         resource = orjson.loads(line)
