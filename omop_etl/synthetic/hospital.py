@@ -1,0 +1,139 @@
+"""One hospital from its plan to its files: run in a process of its own, it returns the rows of the truth."""
+
+import hashlib
+import random
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import orjson
+
+from fhir_adapters.pseudonyms import LinkageKey, SiteKey
+from omop_etl.synthetic.calibration import Calibration
+from omop_etl.synthetic.coding import Coder
+from omop_etl.synthetic.dates import between, days_after
+from omop_etl.synthetic.history import known, simulate
+from omop_etl.synthetic.model import History
+from omop_etl.synthetic.parameters import Parameters
+from omop_etl.synthetic.people import Identity, identity, record_number
+from omop_etl.synthetic.plan import Registration, SitePlan
+from omop_etl.synthetic.records import Clerk, Resource
+from omop_etl.synthetic.truth import Rows, truth_rows
+from omop_etl.synthetic.write import write_bundle, write_code_maps, write_key, write_ndjson, write_settings
+
+
+@dataclass
+class Patient:
+    """A registration as this site sees it: its record number and pseudonym, and what the site knows of the history."""
+
+    registration: Registration
+    number: str
+    pseudonym: str
+    token: str | None
+    identity: Identity
+    whole: History
+    seen: History
+
+
+@dataclass
+class Hospital:
+    """What a worker hands back: the rows of the truth, and how many resources were written per type."""
+
+    site: str
+    rows: Rows
+    resources: dict[str, int] = field(default_factory=dict)
+
+
+def secret(seed: int, name: str) -> bytes:
+    """The 32 bytes of a synthetic key: of this run alone, and of no use to anyone."""
+    return hashlib.sha256(f"synthetic key/{seed}/{name}".encode()).digest()
+
+
+def write_hospital(plan: SitePlan, out: Path, seed: int, parameters: Parameters, calibration: Calibration) -> Hospital:
+    """Write one site's folder, settings, key and code maps below `out`, and return its truth."""
+    clerk = Clerk(plan, parameters)
+    folder = out / "hospitals" / plan.id / "fhir"
+    folder.mkdir(parents=True)
+    key = secret(seed, plan.id)
+    write_key(out / "sites" / "keys" / f"{plan.id}.key", key)
+    write_settings(out / "sites", plan, clerk.zone, dicom=False)
+    write_code_maps(out / "sites" / "codes" / plan.id, Coder(plan, parameters))
+
+    patients = [
+        _patient(registration, plan, seed, parameters, calibration, SiteKey(key), LinkageKey(secret(seed, "linkage")))
+        for registration in plan.registrations
+    ]
+    files: dict[str, list[bytes]] = {"Organization": [orjson.dumps(clerk.organization())]}
+    hospital = Hospital(plan.id, {}, {"Organization": 1})
+    for patient in patients:
+        rng = random.Random(f"{seed}/{plan.id}/{patient.pseudonym}")
+        record = clerk.record(patient.seen, patient.pseudonym, patient.token, rng)
+        resources = list(record.resources())
+        for resource in resources:
+            kind = resource["resourceType"]
+            hospital.resources[kind] = hospital.resources.get(kind, 0) + 1
+        if plan.profile["format"] == "bundles":
+            base = clerk.base or f"https://fhir.{plan.id}.example/r4/"
+            write_bundle(folder, f"{patient.registration.number + 1:05}", base, resources)
+        else:
+            _sort_in(files, resources)
+        truth_rows(hospital.rows, plan, patient, record.contacts, parameters)
+    write_ndjson(folder, files, compressed=plan.profile["format"] == "gz")
+    return hospital
+
+
+def _sort_in(files: dict[str, list[bytes]], resources: list[Resource]) -> None:
+    for resource in resources:
+        files.setdefault(resource["resourceType"], []).append(orjson.dumps(resource))
+
+
+def _patient(
+    registration: Registration,
+    plan: SitePlan,
+    seed: int,
+    parameters: Parameters,
+    calibration: Calibration,
+    site_key: SiteKey,
+    linkage_key: LinkageKey,
+) -> Patient:
+    whole = simulate(registration.human, seed, parameters, calibration)
+    person = identity(registration.human.key, whole.sex, whole.birth, parameters["identity"])
+    number = record_number(plan.id, registration.number)
+    token: str | None = linkage_key.token(person.codice_fiscale)
+    if registration.kind == "link-review" and registration.role == "second":
+        token = None
+    seen = view(whole, registration, plan.extracted, seed)
+    if registration.kind:
+        place = 0 if registration.role == "first" else 1
+        seen.answers = whole.answers | {"one-person": parameters["pair"]["expect"][registration.kind][place]}
+    return Patient(registration, number, site_key.pseudonym("patient", number), token, person, whole, seen)
+
+
+def transfer_day(whole: History, seed: int) -> date:
+    """The day on which a human of two sites is seen at the second one for the first time."""
+    assert whole.index is not None
+    return days_after(whole.index, between(random.Random(f"{seed}/transfer/{whole.person}"), 95, 200))
+
+
+def view(whole: History, registration: Registration, extracted: date, seed: int) -> History:
+    """What one site knows of a human when it extracts."""
+    last = min(filter(None, (extracted, whole.lost)))
+    if registration.kind is None or whole.index is None:
+        return known(whole, date.min, last)
+    transfer = transfer_day(whole, seed)
+    if registration.role == "first":
+        seen = known(whole, date.min, transfer - timedelta(days=1))
+        # the patient left: what was given here ended here
+        seen.segments = [
+            segment if segment.end else replace(segment, end=transfer - timedelta(days=1), stop_reason="other")
+            for segment in seen.segments
+        ]
+        if registration.kind == "deaths-conflict":
+            seen.death = whole.death
+        seen.lost = transfer - timedelta(days=1)
+        return seen
+    first = days_after(whole.index, 6) if registration.kind == "link-review" else transfer
+    seen = known(whole, first, last)
+    if registration.kind == "deaths-conflict" and whole.death is not None:
+        seen.death = days_after(whole.death, 37)
+    return seen

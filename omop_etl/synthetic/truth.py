@@ -1,0 +1,279 @@
+"""The truth beside the hospitals: what every later stage should find, stated from how the histories were built."""
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from omop_etl.synthetic.history import follow_up_day
+from omop_etl.synthetic.parameters import CRITERIA, Parameters
+from omop_etl.synthetic.plan import SitePlan
+
+if TYPE_CHECKING:
+    from omop_etl.synthetic.hospital import Patient
+
+Rows = dict[str, list[dict[str, Any]]]
+
+_TEXT, _DAY, _INT, _FLAG = pa.string(), pa.date32(), pa.int32(), pa.bool_()
+
+SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
+    "patients": [
+        ("site", _TEXT),
+        ("patient", _TEXT),
+        ("person", _TEXT),
+        ("role", _TEXT),
+        ("scenario", _TEXT),
+        ("sex", _TEXT),
+        ("birth_month", _TEXT),
+        ("menopause", _TEXT),
+        ("ecog", _INT),
+        ("histology", _TEXT),
+        ("histology_recorded", _FLAG),
+        ("primary_date", _DAY),
+        ("advanced_date", _DAY),
+        ("de_novo", _FLAG),
+        ("metastatic_sites", _TEXT),
+        ("resistance", _TEXT),
+        ("index_date", _DAY),
+        ("index_drug", _TEXT),
+        ("endocrine_partner", _TEXT),
+        ("sample_date", _DAY),
+        ("sample_origin", _TEXT),
+        ("er", _INT),
+        ("pgr", _INT),
+        ("ki67", _INT),
+        ("grade", _INT),
+        ("her2_ihc", _TEXT),
+        ("her2_ish", _TEXT),
+        ("follow_up_day", _DAY),
+        ("first_progression", _DAY),
+        ("assessment_gap_after", _DAY),
+        ("death_date", _DAY),
+        ("last_contact", _DAY),
+        ("extracted", _DAY),
+        ("eligible", _FLAG),
+    ],
+    "samples": [
+        ("site", _TEXT),
+        ("patient", _TEXT),
+        ("sample_date", _DAY),
+        ("origin", _TEXT),
+        ("chosen", _FLAG),
+        ("er", _INT),
+        ("er_below", _FLAG),
+        ("pgr", _INT),
+        ("ki67", _INT),
+        ("grade", _INT),
+        ("her2_ihc", _TEXT),
+        ("her2_ish", _TEXT),
+    ],
+    "eligibility": [
+        ("site", _TEXT),
+        ("patient", _TEXT),
+        ("criterion", _TEXT),
+        ("answer", _TEXT),
+        ("reason", _TEXT),
+        ("eligible", _FLAG),
+    ],
+    "lines": [
+        ("site", _TEXT),
+        ("patient", _TEXT),
+        ("person", _TEXT),
+        ("line", _INT),
+        ("start_date", _DAY),
+        ("end_date", _DAY),
+        ("drugs", _TEXT),
+        ("end_reason", _TEXT),
+    ],
+    "progressions": [
+        ("site", _TEXT),
+        ("patient", _TEXT),
+        ("person", _TEXT),
+        ("progression_date", _DAY),
+        ("line", _INT),
+        ("modality", _TEXT),
+        ("new_site", _TEXT),
+        ("continued", _FLAG),
+        ("local_therapy", _TEXT),
+        ("recorded_here", _FLAG),
+    ],
+    "deaths": [
+        ("site", _TEXT),
+        ("patient", _TEXT),
+        ("person", _TEXT),
+        ("death_date", _DAY),
+        ("recorded_date", _DAY),
+    ],
+    "links": [
+        ("pair", _INT),
+        ("kind", _TEXT),
+        ("person", _TEXT),
+        ("site", _TEXT),
+        ("patient", _TEXT),
+        ("role", _TEXT),
+        ("token", _FLAG),
+    ],
+    "defects": [
+        ("site", _TEXT),
+        ("resource_type", _TEXT),
+        ("resource_id", _TEXT),
+        ("kind", _TEXT),
+        ("expected", _TEXT),
+        ("reason", _TEXT),
+        ("patient", _TEXT),
+    ],
+}
+
+
+def truth_rows(
+    rows: Rows, plan: SitePlan, patient: "Patient", contacts: Sequence[date], parameters: Parameters
+) -> None:
+    """Add what is true of one registration to `rows`."""
+    seen, whole = patient.seen, patient.whole
+    key = {"site": plan.id, "patient": patient.pseudonym}
+    answers = {name: seen.answers[name].split(" ", 1) for name in CRITERIA}
+    eligible = all(answer == "PASS" for answer, _ in answers.values())
+    for name in CRITERIA:
+        answer, reason = answers[name]
+        rows.setdefault("eligibility", []).append(
+            key | {"criterion": name, "answer": answer, "reason": reason, "eligible": eligible}
+        )
+    rows.setdefault("patients", []).append(key | _patient_row(plan, patient, contacts, eligible, parameters))
+    for place, sample in enumerate(seen.samples):
+        rows.setdefault("samples", []).append(
+            key
+            | {
+                "sample_date": sample.day,
+                "origin": sample.origin,
+                "chosen": place == seen.chosen,
+                "er": sample.er,
+                "er_below": sample.er_below,
+                "pgr": sample.pgr,
+                "ki67": sample.ki67,
+                "grade": sample.grade,
+                "her2_ihc": sample.ihc,
+                "her2_ish": sample.ish,
+            }
+        )
+    registration = patient.registration
+    if registration.kind:
+        rows.setdefault("links", []).append(
+            key
+            | {
+                "pair": registration.pair,
+                "kind": registration.kind,
+                "person": whole.person,
+                "role": registration.role,
+                "token": patient.token is not None,
+            }
+        )
+    if seen.death:
+        rows.setdefault("deaths", []).append(
+            key | {"person": whole.person, "death_date": whole.death, "recorded_date": seen.death}
+        )
+    _course_rows(rows, key, patient, plan.extracted)
+
+
+def _course_rows(rows: Rows, key: dict[str, str], patient: "Patient", extracted: date) -> None:
+    """Lines and progressions of the human, at the initiating site of one who was treated at two."""
+    whole = patient.whole
+    if patient.registration.role == "second":
+        return
+    last = min(filter(None, (extracted, whole.lost)))
+    person = {"person": whole.person}
+    for line in whole.lines:
+        if line.start <= last:
+            over = line.end is not None and line.end <= last
+            rows.setdefault("lines", []).append(
+                key
+                | person
+                | {
+                    "line": line.number,
+                    "start_date": line.start,
+                    "end_date": line.end if over else None,
+                    "drugs": "+".join(line.drugs),
+                    "end_reason": line.reason if over else None,
+                }
+            )
+    here = {progression.day for progression in patient.seen.progressions}
+    for progression in whole.progressions:
+        if progression.day <= last:
+            rows.setdefault("progressions", []).append(
+                key
+                | person
+                | {
+                    "progression_date": progression.day,
+                    "line": progression.line,
+                    "modality": progression.modality,
+                    "new_site": progression.new_site,
+                    "continued": progression.continued,
+                    "local_therapy": progression.local_therapy,
+                    "recorded_here": progression.day in here,
+                }
+            )
+
+
+def _patient_row(
+    plan: SitePlan, patient: "Patient", contacts: Sequence[date], eligible: bool, parameters: Parameters
+) -> dict[str, Any]:
+    seen, whole = patient.seen, patient.whole
+    sample = seen.samples[seen.chosen] if seen.chosen is not None else None
+    index = first_cdk46(seen.segments, seen.advanced, parameters)
+    after = [progression.day for progression in seen.progressions if index and progression.day >= index]
+    partners = ("ai", "serm", "serd")
+    table = parameters["drug"]
+    return {
+        "person": whole.person,
+        "role": patient.registration.role,
+        "scenario": seen.scenario.name,
+        "sex": seen.sex,
+        "birth_month": f"{seen.birth:%Y-%m}",
+        "menopause": seen.menopause,
+        "ecog": seen.ecog,
+        "histology": seen.histology,
+        "histology_recorded": plan.profile["conditions"] == "snomed",
+        "primary_date": seen.primary,
+        "advanced_date": seen.advanced,
+        "de_novo": seen.de_novo if seen.advanced else None,
+        "metastatic_sites": "|".join(sorted(x.site for x in seen.diagnoses[1:] if x.day == seen.advanced)),
+        "resistance": seen.resistance,
+        "index_date": index,
+        "index_drug": seen.index_drug if index else None,
+        "endocrine_partner": next(
+            (x.drug for x in seen.segments if index and x.line > 0 and table[x.drug]["class"] in partners), None
+        ),
+        "sample_date": sample.day if sample else None,
+        "sample_origin": sample.origin if sample else None,
+        "er": sample.er if sample else None,
+        "pgr": sample.pgr if sample else None,
+        "ki67": sample.ki67 if sample else None,
+        "grade": sample.grade if sample else None,
+        "her2_ihc": sample.ihc if sample else None,
+        "her2_ish": sample.ish if sample else None,
+        "follow_up_day": follow_up_day(seen, parameters),
+        "first_progression": min(after, default=None),
+        "assessment_gap_after": seen.gap_after,
+        "death_date": seen.death,
+        "last_contact": max(contacts, default=None),
+        "extracted": plan.extracted,
+        "eligible": eligible,
+    }
+
+
+def first_cdk46(segments: Sequence[Any], advanced: date | None, parameters: Parameters) -> date | None:
+    """The first day of a CDK4/6 inhibitor in what a site wrote down for advanced disease."""
+    table = parameters["drug"]
+    days = [x.start for x in segments if x.line > 0 and table[x.drug]["class"] == "cdk46"]
+    return min(days, default=None) if advanced else None
+
+
+def write_truth(folder: Path, rows: Rows) -> dict[str, int]:
+    """One Parquet file per table, every one of them, sorted as the sites come. Returns the rows of each."""
+    folder.mkdir(parents=True)
+    for name, columns in SCHEMAS.items():
+        table = pa.Table.from_pylist(rows.get(name, []), schema=pa.schema(columns))
+        pq.write_table(table, folder / f"{name}.parquet")
+    return {name: len(rows.get(name, [])) for name in SCHEMAS}
