@@ -32,13 +32,17 @@ _DECIMALS = 8
 
 @dataclass(frozen=True)
 class Scope:
-    """Where an expression stands: its focus, the resource around it, `%rowIndex`, `$index` and the view's constants."""
+    """Where an expression stands: its focus, the resource around it, `%rowIndex`, `$index` and the view's constants.
+
+    `blank` tells that the innermost iteration is a forEachOrNull, whose `%rowIndex` is 0 in the row without an element.
+    """
 
     this: Value
     resource: Value
     row_index: str
     constants: dict[str, Literal]
     index: str = ""
+    blank: bool = False
 
     def at(self, this: Value, index: str = "") -> "Scope":
         """The same place with another focus."""

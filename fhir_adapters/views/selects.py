@@ -95,13 +95,10 @@ class _Compiler:
             wrong(place, f"only one of {' and '.join(iterations)} can stand in a select")
         if not any(key in node for key in ("column", "select", "unionAll")):
             wrong(place, "a select needs column, select or unionAll")
-        null_row = ""
         if iterations:
             scope, alive = self.iterate(iterations[0], node, f"{place}.{iterations[0]}", scope, alive)
-            null_row = alive if iterations[0] == "forEachOrNull" else ""
         columns = [
-            self.column(one, f"{place}.column[{n}]", scope, alive, null_row)
-            for n, one in enumerate(_list(node, "column", place))
+            self.column(one, f"{place}.column[{n}]", scope, alive) for n, one in enumerate(_list(node, "column", place))
         ]
         for n, one in enumerate(_list(node, "select", place)):
             columns += self.select(one, f"{place}.select[{n}]", scope, alive)
@@ -133,7 +130,8 @@ class _Compiler:
         self.chain.append(f'SELECT *, unnest({items}) AS "{item}"{subscript} FROM {_BELOW} AS {_ROOT}')
         sql = f'{_ROOT}."{item}"'
         focus = replace(value, guard="") if value.root else Value(value.type, sql, text=value.text, read=value.read)
-        inner = Scope(focus, scope.resource, f'{_ROOT}."{index}"' if uses_index else "0", scope.constants)
+        row_index = f'{_ROOT}."{index}"' if uses_index else "0"
+        inner = replace(scope, this=focus, row_index=row_index, blank=kind == "forEachOrNull")
         return inner, f"{sql} IS NOT NULL" if alive or kind == "forEachOrNull" else ""
 
     def repeat(self, paths: Any, place: str, scope: Scope) -> Value:
@@ -187,6 +185,7 @@ class _Compiler:
             numbers = f"CASE WHEN {alive} THEN {numbers} ELSE [NULL] END"
         self.chain.append(f'SELECT *, unnest({numbers}) AS "{number}" FROM {_BELOW} AS {_ROOT}')
         sql = f'{_ROOT}."{number}"'
+        scope = replace(scope, blank=False)
         columns = [self.select(one, f"{place}[{n}]", scope, f"{sql} = {n}") for n, one in enumerate(branches)]
         first = columns[0]
         for n, others in enumerate(columns[1:], 1):
@@ -194,7 +193,7 @@ class _Compiler:
                 wrong(f"{place}[{n}]", "the columns are not those of the first branch, in the same order")
         return [_merge([branch[n] for branch in columns], sql, place) for n in range(len(first))]
 
-    def column(self, node: Any, place: str, scope: Scope, alive: str, null_row: str) -> _Column:
+    def column(self, node: Any, place: str, scope: Scope, alive: str) -> _Column:
         _known_keys(node, _COLUMN_KEYS, place)
         name = node.get("name")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -223,7 +222,7 @@ class _Compiler:
                 sql = complex_column(value, node, collection, place)
         except PathError as error:
             wrong(f"{place}.path", str(error), PATH)
-        if alive and not (null_row and _mentions_row_index(node.get("path"))):
+        if alive and not (scope.blank and _mentions_row_index(node.get("path"))):
             sql = f"CASE WHEN {alive} THEN {sql} END"
         return _Column(name, type_, collection, sql, place)
 
