@@ -28,10 +28,7 @@ def _cell(column: dict[str, Any], focus: Any, index: int) -> Any:
     path = column["path"]
     if path == "%rowIndex":
         return index
-    if path.startswith("'"):
-        values = [path[1:-1]]
-    else:
-        values = items(path, focus)
+    values = [path[1:-1]] if path.startswith("'") else items(path, focus)
     if column.get("collection"):
         return values
     assert len(values) < 2, "the generated view is wrong"

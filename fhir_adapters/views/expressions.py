@@ -23,7 +23,7 @@ from fhir_adapters.views.elements import (
 )
 from fhir_adapters.views.errors import PathError
 from fhir_adapters.views.parser import Binary, Call, Index, Literal, Name, Node, TypeTest, Unary, Variable
-from fhir_adapters.views.values import EMPTY, Value, as_list, cast, fresh, present, quote, single, typed
+from fhir_adapters.views.values import EMPTY, Value, as_list, bound, cast, fresh, present, quote, single, typed
 
 _STRINGS = {"string", "code", "id", "markdown", "uri", "url", "canonical", "oid", "uuid", "base64Binary", "xhtml"}
 # FHIRPath's decimals have steps of 10^-8: rounding to them hides binary fractions (0.1 + 0.2 = 0.3)
@@ -413,11 +413,11 @@ def _boundary(value: Value, *, high: bool) -> Value:
     if value.type == "empty":
         return value
     if value.type in NUMBERS:
-        text = single(value)
-        return Value("decimal", moments.decimal_boundary(text if value.text else f"CAST({text} AS VARCHAR)", high=high))
+        text = single(value) if value.text else f"CAST({single(value)} AS VARCHAR)"
+        return Value("decimal", bound(text, lambda x: moments.decimal_boundary(x, high=high)))
     if value.type in TIMES:
         type_ = "dateTime" if value.type == "instant" else value.type
-        return Value(type_, moments.boundary(single(value), type_, high=high))
+        return Value(type_, bound(single(value), lambda x: moments.boundary(x, type_, high=high)))
     raise PathError(f"{name}() is for dates, times, decimals and Periods, not for {value.type}")
 
 
@@ -652,6 +652,10 @@ def _moment_types(a: Value, b: Value) -> tuple[str, str]:
     return a_type, b_type
 
 
+def _moments_compared(operator: str, x: str, x_type: str, y: str, y_type: str) -> str:
+    return bound(x, lambda a: bound(y, lambda b: moments.compare(operator, a, x_type, b, y_type, fresh())))
+
+
 def _equal(a: Value, b: Value) -> str:
     """FHIRPath's `=`: empty when one side is, false when the counts differ, else item by item in order."""
     if "empty" in (a.type, b.type):
@@ -659,12 +663,10 @@ def _equal(a: Value, b: Value) -> str:
     kind = _kind(a, b, "=")
     a, b = typed(a), typed(b)
 
-    def same(x: str, y: str) -> str:
-        return moments.compare("=", x, *_order(x, y)) if kind == "moment" else f"({x} = {y})"
+    a_type, b_type = _moment_types(a, b) if kind == "moment" else ("", "")
 
-    def _order(x: str, y: str) -> tuple[str, str, str]:
-        a_type, b_type = _moment_types(a, b)
-        return a_type, y, b_type
+    def same(x: str, y: str) -> str:
+        return _moments_compared("=", x, a_type, y, b_type) if kind == "moment" else f"({x} = {y})"
 
     if not a.many and not b.many:
         return same(a.sql, b.sql)
@@ -690,7 +692,7 @@ def _ordered(operator: str, a: Value, b: Value) -> str:
     x, y = single(typed(a)), single(typed(b))
     if kind == "moment":
         a_type, b_type = _moment_types(a, b)
-        return moments.compare(operator, x, a_type, y, b_type)
+        return _moments_compared(operator, x, a_type, y, b_type)
     return f"({x} {operator} {y})"
 
 

@@ -22,23 +22,27 @@ def _span(x: str, type_: str) -> tuple[str, str]:
     return f"epoch_us({start})", f"(epoch_us({end}) - epoch_us({start}))"
 
 
-def compare(operator: str, a: str, a_type: str, b: str, b_type: str) -> str:
-    """SQL (boolean or NULL) of `a operator b` for two dates or times; operator is one of = < <= > >=."""
+def compare(operator: str, a: str, a_type: str, b: str, b_type: str, name: str) -> str:
+    """SQL (boolean or NULL) of `a operator b` for two dates or times; operator is one of = < <= > >=.
+
+    `name` is a free name for a lambda's parameter: the two spans are worked out once, as the fields of a struct.
+    """
     if operator in (">", ">="):
-        return compare({">": "<", ">=": "<="}[operator], b, b_type, a, a_type)
+        return compare({">": "<", ">=": "<="}[operator], b, b_type, a, a_type, name)
     (a_low, a_width), (b_low, b_width) = _span(a, a_type), _span(b, b_type)
     if "time" not in (a_type, b_type):
         zoned = f"(regexp_matches({a}, '{_ZONE}') AND regexp_matches({b}, '{_ZONE}'))"
         a_low = f"(CASE WHEN {zoned} THEN epoch_us(TRY_CAST({a} AS TIMESTAMPTZ)) ELSE {a_low} END)"
         b_low = f"(CASE WHEN {zoned} THEN epoch_us(TRY_CAST({b} AS TIMESTAMPTZ)) ELSE {b_low} END)"
-    a_end, b_end = f"{a_low} + {a_width}", f"{b_low} + {b_width}"
-    same = f"({a_low} = {b_low} AND {a_width} = {b_width})"
-    before, after = f"{a_end} <= {b_low}", f"{b_end} <= {a_low}"
-    if operator == "=":
-        return f"(CASE WHEN {a} = {b} OR {same} THEN true WHEN {before} OR {after} THEN false END)"
-    if operator == "<":
-        return f"(CASE WHEN {before} THEN true WHEN {after} OR {same} THEN false END)"
-    return f"(CASE WHEN {before} OR {same} THEN true WHEN {after} THEN false END)"
+    spans = f"{{'a': {a_low}, 'wide_a': {a_width}, 'b': {b_low}, 'wide_b': {b_width}}}"
+    same = f"({name}.a = {name}.b AND {name}.wide_a = {name}.wide_b)"
+    before, after = f"{name}.a + {name}.wide_a <= {name}.b", f"{name}.b + {name}.wide_b <= {name}.a"
+    true, false = {
+        "=": (same, f"{before} OR {after}"),
+        "<": (before, f"{after} OR {same}"),
+        "<=": (f"{before} OR {same}", after),
+    }[operator]
+    return f"list_transform([{spans}], lambda {name}: CASE WHEN {true} THEN true WHEN {false} THEN false END)[1]"
 
 
 def boundary(x: str, type_: str, *, high: bool) -> str:

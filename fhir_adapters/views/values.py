@@ -61,6 +61,14 @@ def quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def bound(sql: str, body: Callable[[str], str], *, longest: int = 120) -> str:
+    """SQL of `body` over an expression that it repeats: a long one is written once, as the argument of a lambda."""
+    if len(sql) <= longest:
+        return body(sql)
+    x = fresh()
+    return f"list_transform([{sql}], lambda {x}: {body(x)})[1]"
+
+
 def cast(type_: str, sql: str) -> str:
     """A leaf that was read as VARCHAR, as its FHIR type; NULL where the text is none of that type."""
     if type_ in BOOLEANS:
@@ -117,5 +125,8 @@ def single(value: Value) -> str:
         raise PathError("the resource itself is no value")
     if not value.many:
         return value.sql
-    items = as_list(value)
-    return f"(CASE WHEN len({items}) > 1 THEN error({quote(f'{MANY}|{PLACE.get()}|')}) ELSE {items}[1] END)"
+    failure = f"error({quote(f'{MANY}|{PLACE.get()}|')})"
+    only = bound(
+        as_list(value), lambda items: f"CASE WHEN len({items}) > 1 THEN {failure} ELSE {items}[1] END", longest=800
+    )
+    return f"({only})"
