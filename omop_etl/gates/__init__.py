@@ -1,6 +1,6 @@
 """The gate between a slice and the warehouse: slice → verdict.json, checks.parquet, rejects/, data_docs/.
 
-    gate(slice_, out, site=…)         one slice; PASS, WARN or BLOCK per check and over all, with numerator, denominator, threshold
+    gate(slice_, out, site=…)         one slice; PASS, WARN or BLOCK per check and over all, with both counts and the threshold
     gate_many(jobs)                   many slices in few processes, since Great Expectations takes seconds to import
     explain("G-DEATH-02")             what a check looks for, why, and what a site does about it
 
@@ -21,12 +21,11 @@ import duckdb
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.folders import whole_folder
 from omop_etl.gates.counting import Count, Counter
-from omop_etl.gates.definitions import definitions, explain
+from omop_etl.gates.definitions import VERDICTS, definitions, explain, verdict_of
 from omop_etl.gates.slices import open_slice, read_json
 
-__all__ = ["GateJob", "Verdict", "explain", "gate", "gate_many", "read_verdict"]
+__all__ = ["VERDICTS", "GateJob", "Verdict", "explain", "gate", "gate_many", "read_verdict", "verdict_of"]
 
-VERDICTS = ("PASS", "WARN", "BLOCK")
 # what the counting may take of a machine that does other work beside
 _MEMORY = "2GB"
 _COUNTS, _SHARES = ("numerator", "denominator"), ("threshold", "warn", "block")

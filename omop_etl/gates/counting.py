@@ -41,10 +41,6 @@ class Count:
     numerator: int
     denominator: int
 
-    @property
-    def verdict(self) -> str:
-        return self.check.verdict(self.numerator, self.denominator)
-
 
 class Counter:
     """The slice's files as views of one DuckDB connection, and the counts of the checks on them."""

@@ -154,7 +154,8 @@ def _table(heading: str, heads: list[str], rows: Iterable[list[str]]) -> str:
         "<tr>" + "".join(f"<td{style}>{cell}</td>" for cell, style in zip(row, styles, strict=True)) + "</tr>"
         for row in rows
     )
-    return f'<h2>{escape(heading)}</h2><div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+    return f'<h2>{escape(heading)}</h2><div class="wide">{table}</div>'
 
 
 def _verdict(result: Any) -> str:

@@ -22,6 +22,17 @@ _KEYS = {"death": "person_id", "episode_event": "episode_id", "cohort": "subject
 # source concepts may be of any vocabulary, standard or not
 _SOURCE = "_source_concept_id"
 
+VERDICTS = ("PASS", "WARN", "BLOCK")
+
+
+def verdict_of(numerator: int, denominator: int, warn: float | None, block: float | None) -> str:
+    """PASS, WARN or BLOCK: the share of violations in percent against the shares that are borne. Violations of nothing
+    (denominator 0) are 100 %."""
+    share = 100 * numerator / denominator if denominator else 100.0 if numerator else 0.0
+    if block is not None and share > block:
+        return "BLOCK"
+    return "WARN" if warn is not None and share > warn else "PASS"
+
 
 @dataclass(frozen=True)
 class Check:
@@ -54,13 +65,6 @@ class Check:
     def severity(self) -> str:
         """The worst that this check can say: BLOCK, WARN, or REPORT for one that is only shown."""
         return "BLOCK" if self.block is not None else "WARN" if self.warn is not None else "REPORT"
-
-    def verdict(self, numerator: int, denominator: int) -> str:
-        """PASS, WARN or BLOCK for these counts. Violations of nothing (denominator 0) are 100 %."""
-        share = 100 * numerator / denominator if denominator else 100.0 if numerator else 0.0
-        if self.block is not None and share > self.block:
-            return "BLOCK"
-        return "WARN" if self.warn is not None and share > self.warn else "PASS"
 
     def threshold(self, verdict: str) -> float | None:
         """The share that decided: the one that was exceeded, or for a PASS the lowest that was not; None if it has none."""

@@ -4,11 +4,12 @@ The metric `table.violations` reads the counts that `counting.py` made (numerato
 so that 400 expectations on a table cost one query.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
 from omop_etl.gates import duckdb_source  # noqa: F401  GX is first imported there, quietly
+from omop_etl.gates.definitions import verdict_of
 
 # isort: split
 from great_expectations.compatibility import pydantic
@@ -71,12 +72,7 @@ class ExpectViolationsWithinThreshold(BatchExpectation):  # type: ignore[misc]
         execution_engine: Any = None,
     ) -> dict[str, Any]:
         numerator, denominator = metrics[METRIC][self.code]
-        share = 100 * numerator / denominator if denominator else 100.0 if numerator else 0.0
-        verdict: Literal["PASS", "WARN", "BLOCK"] = "PASS"
-        if self.warn is not None and share > self.warn:
-            verdict = "WARN"
-        if self.block is not None and share > self.block:
-            verdict = "BLOCK"
+        verdict = verdict_of(numerator, denominator, self.warn, self.block)
         return {
             "success": verdict == "PASS",
             "result": {
