@@ -201,7 +201,7 @@ class Course:
         history, rng = self.history, self.rng
         draw, day = rng.random(), between(rng, 150, 1500)
         lost = days_after(history.anchor, day)
-        if draw < self.table["lost"] and plan is None and lost < self.horizon:
+        if draw < self.table["lost"] and plan is None and not history.tidy and lost < self.horizon:
             history.lost = lost
 
 

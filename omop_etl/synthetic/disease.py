@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
+from itertools import accumulate
 from typing import Any
 
 from omop_etl.synthetic.dates import between, day_between, days_after
@@ -69,12 +70,14 @@ def draw_disease(history: History, rng: random.Random, parameters: Parameters) -
         if histology < disease["lobular"] + disease["nst"]
         else "other"
     )
+    if history.tidy and history.histology == "other":
+        history.histology = "nst"
     history.low_pgr = rng.random() < disease["low_pgr"]
 
     gap = disease["days_advanced_to_index"]
     wait = between(rng, gap["low"], gap["high"])
     advanced = history.anchor - timedelta(days=history.lead + (wait // 3 + 1 if history.lead else wait))
-    sites = _sites(rng, disease)
+    sites = _sites(rng, disease, history.tidy)
     history.diagnoses = [Diagnosis("primary", date.min)]
     if history.scenario.start != "never-advanced":
         history.advanced = advanced
@@ -83,16 +86,16 @@ def draw_disease(history: History, rng: random.Random, parameters: Parameters) -
     history.diagnoses[0].day = history.primary
 
 
-def _sites(rng: random.Random, disease: dict[str, Any]) -> list[str]:
+def _sites(rng: random.Random, disease: dict[str, Any], tidy: bool) -> list[str]:
+    """Where the disease has spread at the advanced diagnosis."""
     draw = rng.random()
-    if draw < disease["bone_only"]:
-        return ["bone"]
-    if draw < disease["bone_only"] + disease["locally_advanced"]:
-        return ["locally-advanced"]
-    rest = 1 - disease["bone_only"] - disease["locally_advanced"]
-    sites = ["liver"] if rng.random() < disease["liver"] / rest else []
+    edges = [disease["bone_only"], disease["locally_advanced"], disease["unspecified_site"]]
+    for site, edge in zip(("bone", "locally-advanced", "unspecified"), accumulate(edges), strict=True):
+        if draw < edge:
+            return ["bone" if tidy else site]
+    sites = ["liver"] if rng.random() < disease["liver"] / (1 - sum(edges)) else []
     sites += [site for site, chance in disease["other_sites"].items() if rng.random() < chance]
-    return sites if sites not in ([], ["bone"]) else [*sites, "unspecified"]
+    return sites if sites not in ([], ["bone"]) else [*sites, "node"]
 
 
 def _de_novo(history: History, advanced: date, rng: random.Random, parameters: Parameters) -> None:

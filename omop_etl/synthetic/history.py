@@ -19,18 +19,23 @@ HORIZON = timedelta(days=180)  # histories run on after the cut-off, as hospital
 
 @dataclass(frozen=True)
 class Human:
-    """Who is to be simulated: a key, the scenario, and for humans of two sites the reserved birth date and index span."""
+    """Who is to be simulated: a key and the scenario.
+
+    `birth` and `span` (of the index day) are for humans of two sites. `tidy`: of the clean site, so without what makes a
+    record incomplete (a histology that no code tells, no metastatic site, loss to follow-up, a missed assessment).
+    """
 
     key: str
     scenario: Scenario
     birth: date | None = None
     span: tuple[date, date] | None = None
+    tidy: bool = False
 
 
 def simulate(human: Human, seed: int, parameters: Parameters, calibration: Calibration) -> History:
     """The history of one human; the same for every site that asks."""
     rng = random.Random(f"{seed}/{human.key}")
-    history = History(human.key, human.scenario, "female", date.min, _index_day(human, rng, parameters))
+    history = History(human.key, human.scenario, "female", date.min, _index_day(human, rng, parameters), human.tidy)
     draw_person(history, rng, parameters, human.birth)
     if human.scenario.start is None:
         draw_lead(history, rng, parameters)
@@ -41,7 +46,7 @@ def simulate(human: Human, seed: int, parameters: Parameters, calibration: Calib
         draw_index_drug(history, rng, parameters, calibration)
         draw_samples(history, rng, parameters)
         Course(history, rng, parameters, calibration, horizon).run(line)
-        if rng.random() < parameters["course"]["assessment_gap"] and history.scenario.clean:
+        if rng.random() < parameters["course"]["assessment_gap"] and not human.tidy:
             mark_gap(history, rng, parameters["study"]["assessment_gap_days"])
     else:
         draw_samples(history, rng, parameters)
@@ -69,8 +74,11 @@ def _index_day(human: Human, rng: random.Random, parameters: Parameters) -> date
 def _not_started(history: History, rng: random.Random, parameters: Parameters) -> None:
     """Registered, but no CDK4/6 inhibitor: follow-up visits, and for some endocrine therapy alone."""
     history.chosen = None
+    prescriber = Prescriber(history, rng, parameters)
     if history.scenario.start == "candidate-on-et":
-        Prescriber(history, rng, parameters).give("letrozole", history.anchor, None, 1)
+        prescriber.give("letrozole", history.anchor, None, 1)
+    if history.menopause == "pre":
+        prescriber.give(pick(rng, parameters["partner"]["lhrh"]), history.anchor, None, 1)
     day = days_after(history.anchor, 30)
     while day < parameters["study"]["cut_off"]:
         history.visits.append(day)

@@ -96,6 +96,7 @@ class History:
     sex: str
     birth: date
     anchor: date  # the index day, or the day that stands for it when nothing was started
+    tidy: bool = False  # of the clean site
     lead: int = 0  # days before the index on which the first drug for advanced disease was begun
     index: date | None = None
     index_drug: str | None = None

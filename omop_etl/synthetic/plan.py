@@ -49,7 +49,7 @@ def plan_sites(sites: int, patients: int, seed: int, dirty: bool, parameters: Pa
     _place_scenarios(plans, open_places, taken, keys, patients, parameters)
     for slot in free:
         if slot not in taken:
-            taken[slot] = Registration(slot[1], Human(next(keys), USUAL))
+            taken[slot] = Registration(slot[1], Human(next(keys), USUAL, tidy=plans[slot[0]].kind == "clean"))
     for slot in free:
         plans[slot[0]].registrations.append(taken[slot])
     return plans
@@ -122,7 +122,8 @@ def _pair_up(
             span = (table["index"]["from"], table["index"]["to"])
             course = "long-then-death" if kind == "deaths-conflict" else "long"
             scenario = Scenario(f"pair: {kind}", disease="de-novo", course=course)
-            human = Human(next(keys), scenario, birth, span)
+            tidy = "clean" in (plans[first[0]].kind, plans[second[0]].kind)
+            human = Human(next(keys), scenario, birth, span, tidy)
             pair = len({entry.pair for entry in taken.values() if entry.pair is not None}) + 1
             for slot, role in ((first, "first"), (second, "second")):
                 taken[slot] = Registration(slot[1], human, role, kind, pair)
@@ -149,4 +150,4 @@ def _place_scenarios(
         if slot is None:
             continue
         slots.remove(slot)
-        taken[slot] = Registration(slot[1], Human(next(keys), scenario))
+        taken[slot] = Registration(slot[1], Human(next(keys), scenario, tidy=plans[slot[0]].kind == "clean"))

@@ -84,8 +84,8 @@ class Record:
         yield self.patient_resource()
         yield from self.encounters()
         yield from self.conditions()
-        for number, sample in enumerate(self.history.samples):
-            yield from self.sample(sample, number)
+        for sample in self.history.samples:
+            yield from self.sample(sample)
         for segment in self.history.segments:
             yield self.medication(segment)
         for operation in self.history.operations:
@@ -187,16 +187,18 @@ class Record:
                 "recordedDate": diagnosis.day.isoformat(),
             }
 
-    def sample(self, sample: Sample, number: int) -> Iterator[Resource]:
+    def sample(self, sample: Sample) -> Iterator[Resource]:
         """The specimen and its findings; each finding points to the condition that was sampled."""
-        specimen = self.start("Specimen", sample.day)
-        specimen |= {
-            "status": "available",
-            "type": self.clerk.codeable(self.system["snomed"], self.parameters["specimen"]["type"]),
-            "subject": self.subject,
-            "collection": {"collectedDateTime": sample.day.isoformat()},
-        }
-        yield specimen
+        more: dict[str, Any] = {}
+        if self.clerk.plan.profile["specimens"]:
+            specimen = self.start("Specimen", sample.day) | {
+                "status": "available",
+                "type": self.clerk.codeable(self.system["snomed"], self.parameters["specimen"]["type"]),
+                "subject": self.subject,
+                "collection": {"collectedDateTime": sample.day.isoformat()},
+            }
+            yield specimen
+            more["specimen"] = self.clerk.reference("Specimen", specimen["id"])
         focus = self.clerk.identify(self.patient, "Condition", sample.diagnosis)
         codes = self.parameters["finding"]
 
@@ -208,7 +210,7 @@ class Record:
                 sample.day.isoformat(),
                 value,
                 focus=[self.clerk.reference("Condition", focus)],
-                specimen=self.clerk.reference("Specimen", specimen["id"]),
+                **more,
             )
 
         if sample.er is not None:

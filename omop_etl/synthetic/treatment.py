@@ -56,7 +56,7 @@ class Prescriber:
         assert history.index is not None and history.index_drug is not None
         endocrine = self.endocrine(end, reason, line)
         self.cdk46(end, reason, line, quiet)
-        if history.menopause == "pre" and history.scenario.endocrine != "none":
+        if history.menopause == "pre" and history.scenario.endocrine != "lhrh-alone":
             drug = pick(self.rng, self.parameters["partner"]["lhrh"])
             self.give(drug, history.index, end, line, reason)
         drugs = tuple(sorted({history.index_drug, *endocrine}))

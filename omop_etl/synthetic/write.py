@@ -87,26 +87,46 @@ USAGI = (
     "comment",
     "createdBy",
     "createdOn",
+    "assignedReviewer",
 )
 
 
 def write_code_maps(folder: Path, coder: Coder) -> None:
-    """The site's own code maps in Usagi's columns, one file per kind."""
-    for kind, rows in coder.code_maps().items():
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{kind}.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, USAGI, lineterminator="\n")
-            writer.writeheader()
-            for row in rows:
-                writer.writerow(
-                    {
-                        "sourceCode": row["code"],
-                        "sourceName": row["name"],
-                        "mappingStatus": "APPROVED",
-                        "equivalence": "EQUAL",
-                        "conceptId": row["concept"],
-                        "conceptName": row["name"],
-                        "domainId": row["domain"],
-                        "mappingType": "MAPS_TO",
-                    }
-                )
+    """The site's own code maps in Usagi's columns, one file per kind, and `_systems.csv` that says whose codes they map."""
+    maps = coder.code_maps()
+    if not maps:
+        return
+    folder.mkdir(parents=True)
+    for kind, rows in maps.items():
+        _write_csv(
+            folder / f"{kind}.csv",
+            USAGI,
+            [
+                {
+                    "sourceCode": row["code"],
+                    "sourceName": row["name"],
+                    "sourceFrequency": -1,
+                    "matchScore": 0.0,
+                    "mappingStatus": "APPROVED",
+                    "equivalence": "EQUAL",
+                    "conceptId": row["concept"],
+                    "conceptName": row["name"],
+                    "domainId": row["domain"],
+                    "mappingType": "MAPS_TO",
+                    "comment": "synthetic",
+                }
+                for row in rows
+            ],
+        )
+    systems = [
+        {"file": f"{kind}.csv", "system": coder.local_system(kind), "vocabulary_id": f"{coder.plan.id} {kind}"}
+        for kind in maps
+    ]
+    _write_csv(folder / "_systems.csv", ("file", "system", "vocabulary_id"), systems)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
