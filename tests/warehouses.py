@@ -23,6 +23,7 @@ import duckdb
 
 from fhir_adapters.knowledge import mappings_folder
 from omop_etl import cdm
+from omop_etl.cohorts import reference
 
 Row = Mapping[str, str]
 
@@ -79,8 +80,9 @@ def words() -> dict[str, tuple[str, int, str]]:
 
 def connect(what: Iterable[Event], path: Path | None = None) -> duckdb.DuckDBPyConnection:
     """A warehouse with these events, in memory or in a file; its connection, ready for a study."""
-    connection = duckdb.connect(str(path) if path else ":memory:")
-    for statement in cdm.ddl("duckdb", keys=False):
+    # one thread: these tables are small, and handing them over costs more than reading them
+    connection = duckdb.connect(str(path) if path else ":memory:", config={"threads": 1})
+    for statement in cdm.ddl("duckdb", (*_TABLES, "concept_ancestor"), keys=False):
         connection.execute(statement)
     connection.execute("CREATE SCHEMA palmares")
     connection.execute("CREATE TABLE palmares.person_site (person_id BIGINT, site VARCHAR)")
@@ -227,3 +229,56 @@ def _quantity(text: str) -> dict[str, Any]:
         return {"value_source_value": text or None}
     operator = words()[f"comparator:{comparator}"][1] if comparator != "=" else None
     return {"value_as_number": float(number), "operator_concept_id": operator}
+
+
+def people(what: Iterable[Event]) -> list[reference.Person]:
+    """The same events as the reference implementation reads them."""
+    found: dict[int, dict[str, Any]] = {}
+    what = list(what)
+    for one in what:
+        person = found.setdefault(one.person, {"person_id": one.person, "site": one.site})
+        concept_set, _, value = words().get(one.event.partition(" of ")[0], (one.event, 0, one.event))
+        marker, _, origin = one.event.partition(" of ")
+
+        def add(key: str, *more: Any, person: dict[str, Any] = person) -> None:
+            person[key] = person.get(key, ()) + more
+
+        day = _day(one.on) if one.event != "born" else None
+        if one.event == "born":
+            year, _, month = one.on.partition("-")
+            person["birth"] = (int(year), int(month) if month else None)
+        elif one.event == "sex":
+            person["sex"] = one.value or None
+        elif one.event == "linkage token":
+            person["token"] = one.value
+        elif one.event == "death":
+            person["death"] = day
+        elif one.event == "visit":
+            add("contacts", *filter(None, (day, _day(one.until))))
+        elif one.event == "unmapped drug":
+            add("drugs", reference.Drug(one.event, None, day, _day(one.until)))
+        elif concept_set in ("metastasis", "advanced"):
+            add("advanced", day)
+        elif concept_set in ("estrogen-receptor", "progesterone-receptor"):
+            number = _quantity(one.value).get("value_as_number")
+            sign = next((sign for sign in ("<=", ">=", "<", ">") if one.value.startswith(sign)), "=")
+            add("receptors", reference.Receptor(marker, day, _origin(origin), number, sign))
+        elif concept_set in ("her2-ihc", "her2-ish"):
+            add("receptors", reference.Receptor(marker, day, _origin(origin), word=one.value or None))
+        elif concept_set == "response":
+            add("progressions" if value == "PD" else "contacts", day)
+        elif concept_set in _DRUGS:
+            add("drugs", reference.Drug(value, concept_set, day, _day(one.until)))
+        elif day:
+            add("contacts", day)
+    return [reference.Person(**person) for person in found.values()]
+
+
+_DRUGS = (
+    "cdk46", "aromatase-inhibitor", "tamoxifen", "fulvestrant", "oral-serd", "other-endocrine", "lhrh-analogue",
+    "chemotherapy", "targeted", "antibody-drug-conjugate", "bone-agent",
+)  # fmt: skip
+
+
+def _origin(word: str) -> str:
+    return "metastatic" if word == "metastasis" else "primary"

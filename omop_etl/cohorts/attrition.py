@@ -32,8 +32,11 @@ class Step:
 def attrition(connection: duckdb.DuckDBPyConnection, study: Study) -> list[Step]:
     """The exact steps, from the tables that `evaluate` made. Raises E-COHORT-01 when they do not add up."""
     counts = connection.execute(
-        "SELECT failed, failed_reason, count(*) FROM verdict WHERE NOT eligible GROUP BY ALL ORDER BY 3 DESC, 2"
+        "SELECT failed, failed_reason, count(*) FROM verdict WHERE NOT eligible GROUP BY ALL"
     ).fetchall()
+    # in the order of reasons.csv: an order by size would tell of the hidden ones
+    order = [(one.criterion, one.code) for one in study.reasons]
+    counts.sort(key=lambda row: order.index((row[0], row[1])))
     total, eligible = connection.execute("SELECT count(*), count(*) FILTER (eligible) FROM verdict").fetchone() or (
         0,
         0,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import duckdb
 
 from fhir_adapters.errors import PalmaresError
-from omop_etl.cohorts.study import Criterion, Study
+from omop_etl.cohorts.study import Study
 from omop_etl.cohorts.warehouse import prepare
 
 Progress = Callable[[str], None]
@@ -53,7 +53,7 @@ def evaluate(connection: duckdb.DuckDBPyConnection, study: Study, progress: Prog
             raise PalmaresError(
                 "E-STUDY-03", f"{study.name}/eligibility/{criterion.name}", detail=type(error).__name__
             ) from error
-        _check(connection, study, criterion)
+    _check(connection, study)
     connection.execute(
         """
         CREATE OR REPLACE TEMP TABLE eligibility AS
@@ -92,39 +92,38 @@ def evaluate(connection: duckdb.DuckDBPyConnection, study: Study, progress: Prog
     )
 
 
-def _check(connection: duckdb.DuckDBPyConnection, study: Study, criterion: Criterion) -> None:
-    """Every person once, each with a reason of the list and with that reason's answer, each flag of the list."""
-    subject = f"{study.name}/{criterion.number} {criterion.name}"
+def _check(connection: duckdb.DuckDBPyConnection, study: Study) -> None:
+    """Every person once at every criterion, with a reason of the list that has this answer, and a flag of the list."""
+    numbers = [criterion.number for criterion in study.criteria]
     wrong = connection.execute(
         """
-        SELECT count(*) FROM (
-            FROM (SELECT person_id, count(*) AS answers FROM answer WHERE criterion = $criterion GROUP BY person_id)
-            FULL JOIN (SELECT person_id, TRUE AS known FROM study_person) USING (person_id)
-            SELECT person_id
+        SELECT criterion, count(*) FROM (
+            FROM (SELECT criterion, person_id, count(*) AS answers FROM answer GROUP BY criterion, person_id)
+            FULL JOIN (SELECT person_id, unnest(?) AS criterion, TRUE AS known FROM study_person)
+                USING (criterion, person_id)
+            SELECT criterion
             WHERE answers IS DISTINCT FROM 1 OR known IS NULL
-        )
+        ) GROUP BY criterion ORDER BY criterion
         """,
-        {"criterion": criterion.number},
-    ).fetchone()
-    if wrong and wrong[0]:
-        raise PalmaresError("E-COHORT-01", subject, count=wrong[0], detail="persons without exactly one answer")
-    wrong = connection.execute(
-        """
-        SELECT count(*) FROM answer
-        WHERE criterion = $criterion AND (
-            NOT EXISTS (
-                FROM reason
-                WHERE kind = 'reason' AND reason.criterion = answer.criterion AND code = answer.reason
-                    AND reason.answer = answer.answer
-            )
-            OR flag IS NOT NULL AND NOT EXISTS (
-                FROM reason WHERE kind = 'flag' AND reason.criterion = answer.criterion AND code = answer.flag
-            )
-        )
-        """,
-        {"criterion": criterion.number},
-    ).fetchone()
-    if wrong and wrong[0]:
-        raise PalmaresError(
-            "E-COHORT-01", subject, count=wrong[0], detail="answers whose reason or flag is not in reasons.csv"
-        )
+        [numbers],
+    ).fetchall()
+    what = "persons without exactly one answer"
+    if not wrong:
+        what = "answers whose reason or flag is not in reasons.csv"
+        wrong = connection.execute(
+            """
+            SELECT answer.criterion, count(*)
+            FROM answer
+            LEFT JOIN reason AS given
+                ON given.kind = 'reason' AND given.criterion = answer.criterion AND given.code = answer.reason
+                AND given.answer = answer.answer
+            LEFT JOIN reason AS flags
+                ON flags.kind = 'flag' AND flags.criterion = answer.criterion AND flags.code = answer.flag
+            WHERE given.code IS NULL OR (answer.flag IS NOT NULL AND flags.code IS NULL)
+            GROUP BY answer.criterion ORDER BY answer.criterion
+            """
+        ).fetchall()
+    if wrong:
+        number, persons = wrong[0]
+        name = next(criterion.name for criterion in study.criteria if criterion.number == number)
+        raise PalmaresError("E-COHORT-01", f"{study.name}/{number} {name}", count=persons, detail=what)

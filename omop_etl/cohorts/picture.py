@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 INK, QUIET, PAPER, KEPT = "#1f2933", "#52606d", "#ffffff", "#e6f0ee"
-WIDE, GAP, LINE = 46, 0.42, 0.235  # characters in a box; inches between boxes and per line of text
+WIDE, GAP, LINE = 60, 0.32, 0.2  # characters in a box; inches between boxes and per line of text
 
 
 def draw(table: dict[str, Any], folder: Path, stem: str = "attrition") -> None:
@@ -13,11 +13,11 @@ def draw(table: dict[str, Any], folder: Path, stem: str = "attrition") -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    boxes = [(_wrap(_persons(table["persons"], "in the warehouse")), [])]
+    boxes: list[tuple[list[str], list[str]]] = [(_wrap(_persons(table["persons"], "in the warehouse")), [])]
     for step in table["steps"]:
         out = [] if step["excluded"] == 0 else _out(step)
         boxes.append(([*_wrap(step["sentence"]), _persons(step["left"], "left")], out))
-    heights = [LINE * max(len(kept), len(out), 1) + 0.28 for kept, out in boxes]
+    heights = [LINE * max(len(kept), len(out), 1) + 0.22 for kept, out in boxes]
     height = sum(heights) + GAP * (len(boxes) - 1) + 1.1
     with rc_context({"svg.hashsalt": "palmares", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 9}):
         figure = Figure(figsize=(10.5, height), facecolor=PAPER)

@@ -60,6 +60,7 @@ def run(
         write_csv(table, folder / "attrition.csv")
         draw(table, folder)
         counts = dict(connection.execute("SELECT action, count(*) FROM question GROUP BY action").fetchall())
+        files = describe(folder)
         manifest = {
             "format": 1,
             "study": rules.name,
@@ -69,11 +70,11 @@ def run(
             "study_sha256": rules.sha256(),
             "warehouse_content_sha256": content_sha256(connection),
             "code_version": __version__,
-            "files": describe(folder),
+            "files": files,
         }
         # from what only this folder holds: released ids can be computed again here, and nowhere else
         manifest["release_salt"] = hashlib.sha256(
-            f"{manifest['files']['persons.parquet']['sha256']} {manifest['study_sha256']}".encode()
+            f"{files['persons.parquet']['sha256']} {rules.sha256()}".encode()
         ).hexdigest()
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     persons = steps[0].came if steps else 0
