@@ -21,7 +21,16 @@ import duckdb
 import orjson
 
 from fhir_adapters.landing.lines import blocks, whole_lines
-from fhir_adapters.landing.rules import LARGEST_LINE, UNKNOWN, Refusal, Reject, identify, too_long, why_not_json
+from fhir_adapters.landing.rules import (
+    LARGEST_LINE,
+    UNKNOWN,
+    Refusal,
+    Reject,
+    identify,
+    may_double,
+    too_long,
+    why_not_json,
+)
 from fhir_adapters.processes import in_order
 from fhir_adapters.shown_names import shown_name
 
@@ -167,17 +176,6 @@ def _fault(value: Any, form: Shape, path: str) -> Fault | None:
     return None
 
 
-def _may_double(line: bytes, parsed: Any) -> bool:
-    """Whether a key may stand twice: the line then has more keys than what was parsed from it."""
-    if b"\\u" in line:
-        return True  # an escaped quote or key: counting is not safe
-    try:
-        written = orjson.dumps(parsed)
-    except TypeError:
-        return True
-    return line.count(b'":') != written.count(b'":')
-
-
 class _Judge:
     """DuckDB itself, for lines that its reader may take though they are no JSON by the standard."""
 
@@ -266,7 +264,7 @@ class _Lane:
                 parsed = orjson.loads(stripped)
             except orjson.JSONDecodeError:
                 return _ASK
-        if parsed is not None and (not self._fits(parsed) or _may_double(line, parsed)):
+        if parsed is not None and (not self._fits(parsed) or may_double(line, parsed)):
             try:
                 pairs = json.loads(line, object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
                 fault = _fault(pairs, self._form, "")

@@ -130,5 +130,16 @@ def why_not_json(line: bytes) -> str:
     return "Q-JSON"
 
 
+def may_double(line: bytes, parsed: Any) -> bool:
+    """Whether a key may stand twice: the line then has more keys than what was parsed from it."""
+    if b"\\u" in line:
+        return True  # an escaped quote or key: counting is not safe
+    try:
+        written = orjson.dumps(parsed)
+    except TypeError:
+        return True
+    return line.count(b'":') != written.count(b'":')
+
+
 def _refuse(constant: str) -> Any:
     raise ValueError

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.landing_helpers import DERANDOMIZE, EXAMPLES
-
 from fhir_adapters.landing.careful import List, Suspect, explain_shard, explain_shards, shape
+from tests.landing_helpers import DERANDOMIZE, EXAMPLES
 
 COLUMNS = {
     "resourceType": "VARCHAR",
@@ -65,8 +64,10 @@ _texts = st.sampled_from(
     ['""', '"a"', '"\\u0041"', '"\\ud800"', '"\\ud83d\\ude00"', '"\\u0000"', '"\\q"', '"é"', '"":', '"\\":\\""', '"\t"']
 )
 _numbers = st.sampled_from(
-    ["0", "-0", "1", "01", "1.", ".5", "-1.5e3", "1e999", "+1", "0x1", "123456789012345678901234567890"]
-    + ["NaN", "nan", "Infinity", "-Infinity", "inf", "-inf", "-nan"]
+    [
+        *("0", "-0", "1", "01", "1.", ".5", "-1.5e3", "1e999", "+1", "0x1", "123456789012345678901234567890"),
+        *("NaN", "nan", "Infinity", "-Infinity", "inf", "-inf", "-nan"),
+    ]
 )
 _scalars = st.one_of(_texts, _numbers, st.sampled_from(["true", "false", "null", "nil", "", "[]", "{}"]))
 _blank = st.sampled_from(["", "", "", " ", "\t", "\r", "\x0c", "\x0b", "\u00a0"])
