@@ -5,6 +5,7 @@ It is also the second implementation of the rule in `resolve.py`; a property tes
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import duckdb
 
@@ -62,10 +63,10 @@ class _Proposal:
 class _Reader:
     """Asks the vocabulary's Parquet for single rows."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, concept: str, relationship: str) -> None:
         self.connection = duckdb.connect()
-        self.connection.execute(f"CREATE VIEW concept AS FROM {vocabulary.relation('concept')}")
-        self.connection.execute(f"CREATE VIEW relationship AS FROM {vocabulary.relation('concept_relationship')}")
+        self.connection.execute(f"CREATE VIEW concept AS FROM {concept}")
+        self.connection.execute(f"CREATE VIEW relationship AS FROM {relationship}")
 
     def _concepts(self, where: str, values: Sequence[object]) -> list[_Concept]:
         rows = self.connection.execute(
@@ -97,6 +98,11 @@ class _Reader:
         return [_Proposal(other, other, self.by_id(other), valid) for other, valid in rows]
 
 
+@lru_cache(maxsize=1)
+def _reader(concept: str, relationship: str) -> _Reader:
+    return _Reader(concept, relationship)
+
+
 def explain_code(vocabulary: Vocabulary, system: str, code: str, *, site: Site | None = None) -> list[Answer]:
     """The answers for one code, in rank order; one with `reason` when there is none.
 
@@ -105,7 +111,8 @@ def explain_code(vocabulary: Vocabulary, system: str, code: str, *, site: Site |
     maps = {"study": read_folder(study_folder(), "study")}
     if site is not None and site.codes is not None:
         maps = {"site": read_folder(site.codes, "site"), **maps}
-    reader, steps = _Reader(vocabulary), []
+    reader = _reader(vocabulary.relation("concept"), vocabulary.relation("concept_relationship"))
+    steps: list[str] = []
 
     tries = candidates(system, code)
     source = None
