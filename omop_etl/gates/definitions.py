@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fhir_adapters import knowledge
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.knowledge import mappings_folder
 from omop_etl.cdm import Table, tables
@@ -22,6 +23,9 @@ _KEYS = {"death": "person_id", "episode_event": "episode_id", "cohort": "subject
 # source concepts may be of any vocabulary, standard or not
 _SOURCE = "_source_concept_id"
 
+# placeholders that are names of columns, and parts of a check that are SQL: there the names are quoted
+_NAMES = ("column", "key", "reference_key", "start", "end", "date", "datetime")
+_SQL = ("where", "of", "concept", "violated", "numerator", "denominator")
 VERDICTS = ("PASS", "WARN", "BLOCK")
 
 
@@ -88,6 +92,11 @@ class Definitions:
 def key_of(table: str) -> str:
     """The column that names a row of a table in a reject file; `NULL` where the table has none."""
     return (tables()[table].primary_key if table in tables() else None) or _KEYS.get(table, "NULL")
+
+
+def quoted(name: str) -> str:
+    """A column as an SQL identifier: `offset` of note_nlp is a reserved word."""
+    return name if name == "NULL" else f'"{name}"'
 
 
 # ------------------------------------------------------------------ the rules that pick columns
@@ -174,11 +183,28 @@ def _literal(value: object) -> str:
     return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
 
 
+def _concepts(study: str, name: str) -> list[int]:
+    """The ids of a concept set of the study, `set` or `set:value`, in the order of its file."""
+    concept_set, _, value = name.partition(":")
+    rows = knowledge.table("studies", study, "concept_sets.csv")
+    found = [row for row in rows if row["concept_set"] == concept_set and value in ("", row["value"])]
+    if not found:
+        raise KeyError(f"concept set {name}")
+    return list(dict.fromkeys(int(row["concept_id"]) for row in found))
+
+
 def _words(document: dict[str, Any]) -> dict[str, str]:
-    """Placeholder → SQL text, from [values], [lists] and [tuples]."""
+    """Placeholder → SQL text, from [values], [sets], [lists] and [tuples]."""
+    study = document["study"]
     words = {name: _literal(value) for name, value in document.get("values", {}).items()}
-    for part in ("lists", "tuples"):
-        words |= {name: ", ".join(_literal(one) for one in values) for name, values in document.get(part, {}).items()}
+    for name, sets in document.get("sets", {}).items():
+        ids = [concept for one in ([sets] if isinstance(sets, str) else sets) for concept in _concepts(study, one)]
+        words[name] = ", ".join(map(str, dict.fromkeys(ids)))
+    for name, values in document.get("lists", {}).items():
+        words[name] = ", ".join(_literal(value) for value in values)
+    for name, pairs in document.get("tuples", {}).items():
+        made = [[concept, *rest] for concept_set, *rest in pairs for concept in _concepts(study, concept_set)]
+        words[name] = ", ".join(_literal(one) for one in made)
     return words
 
 
@@ -192,10 +218,9 @@ def _bears(code: str, level: str, thresholds: dict[str, Any]) -> tuple[float | N
 def _made(entry: dict[str, Any], words: dict[str, str], thresholds: dict[str, Any], **own: str) -> Check:
     """One check from its entry, every placeholder filled."""
     words = words | own
-    text = {
-        name: str(entry.get(name, "")).strip().format_map(words)
-        for name in ("title", "finding", "where", "of", "concept", "violated", "numerator", "denominator")
-    }
+    in_sql = words | {name: quoted(own[name]) for name in _NAMES if name in own}
+    text = {name: entry[name].format_map(words) for name in ("title", "finding", "explanation", "remedy")}
+    text |= {name: entry.get(name, "").strip().format_map(in_sql) for name in _SQL}
     ways = sum(bool(text[way]) for way in ("where", "concept", "violated")) + ("structural" in own)
     if ways != 1 or bool(text["violated"]) != bool(text["denominator"]):
         raise KeyError("where, concept, or violated with denominator")
@@ -209,8 +234,6 @@ def _made(entry: dict[str, Any], words: dict[str, str], thresholds: dict[str, An
         column=own.get("column", ""),
         warn=warn,
         block=block,
-        explanation=entry["explanation"].format_map(words),
-        remedy=entry["remedy"].format_map(words),
         structural=own.get("structural", ""),
         **text,
     )
@@ -251,10 +274,10 @@ def definitions(extracted_to: str | None = None, folder: Path | None = None) -> 
     Raises E-GATE-03 when the two files do not fit each other or the CDM.
     """
     document, thresholds = _documents(folder or mappings_folder() / "quality")
-    words = _words(document) | {"extracted_to": f"DATE '{extracted_to}'" if extracted_to else "CAST(NULL AS DATE)"}
     made: dict[str, Check] = {}
     entry: dict[str, Any] = {}
     try:
+        words = _words(document) | {"extracted_to": f"DATE '{extracted_to}'" if extracted_to else "CAST(NULL AS DATE)"}
         for entry in document.get("structural", []):
             for name in [*slice_tables(), "ledger", "person_link"]:
                 own = {"table": name, "code": f"{entry['code']}-{name}", "structural": entry["rule"]}
