@@ -6,7 +6,7 @@ A few literals that views have no use for (quantities) parse into an error that 
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from fhir_adapters.views.errors import PathError
 
@@ -294,7 +294,10 @@ _UNITS = {
 _UNITS |= {"millisecond", "milliseconds"}
 
 
-@cache
+@lru_cache(maxsize=4096)
 def parse(text: str) -> Node:
     """The syntax tree of a FHIRPath expression. Raises PathError."""
-    return _Parser(text).whole()
+    try:
+        return _Parser(text).whole()
+    except RecursionError:
+        raise PathError("the expression is nested too deep") from None

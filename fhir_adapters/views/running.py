@@ -10,6 +10,7 @@ import duckdb
 
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.folders import whole_file
+from fhir_adapters.views.elements import STORAGE
 from fhir_adapters.views.errors import MANY, OUTPUT, STRUCTURE, UNREADABLE, wrong
 from fhir_adapters.views.selects import CompiledView, compile_view
 from fhir_adapters.views.values import quote
@@ -102,8 +103,6 @@ def _write(compiled: CompiledView, shards: list[Path], out: Path) -> int:
 
 
 def _nested(compiled: CompiledView, name: str) -> bool:
-    from fhir_adapters.views.elements import STORAGE
-
     return name in compiled.collections or compiled.types[name] not in STORAGE
 
 

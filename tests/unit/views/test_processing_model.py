@@ -83,11 +83,7 @@ def selects(draw: st.DrawFn, kind: str, prefix: str, depth: int, columns: int | 
 
 def same(view: dict[str, Any], resources: list[dict[str, Any]]) -> None:
     found = evaluate(view, resources)
-    expected = [
-        row
-        for resource in resources
-        for row in model.rows({"select": view["select"]}, resource)
-    ]
+    expected = [row for resource in resources for row in model.rows({"select": view["select"]}, resource)]
     order = [name for select in view["select"] for name in model.names(select)]
     assert sorted(json.dumps(row, sort_keys=True) for row in found) == sorted(
         json.dumps(row, sort_keys=True) for row in expected
@@ -127,4 +123,6 @@ def test_repeat(found: list[dict[str, Any]], way: list[str], other: list[str], f
     elif form == "union":
         select = {"unionAll": [select, {"repeat": other, "column": column}]}
     resources = [{"resourceType": "QuestionnaireResponse", "id": str(n), "item": found} for n in range(2)]
-    same({"resource": "QuestionnaireResponse", "select": [{"column": [{"name": "id", "path": "id"}]}, select]}, resources)
+    same(
+        {"resource": "QuestionnaireResponse", "select": [{"column": [{"name": "id", "path": "id"}]}, select]}, resources
+    )
