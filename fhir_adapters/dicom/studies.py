@@ -1,0 +1,252 @@
+"""Instances become FHIR R4 ImagingStudy resources, one per study, with a series each; and every file gets its outcome.
+
+A study whose files name two patients is written for neither. The same instance in two files counts once; the same instance
+UID under two series, studies or patients is believed for none of them. Which file came first makes no difference to a resource.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from fhir_adapters.allow_list import DicomAllowList
+from fhir_adapters.dicom.values import Coding, Instance, Value
+
+Values = tuple[Value, ...]
+
+EXTENSION = "urn:palmares:imaging:"
+_SYSTEMS = {"DCM": "http://dicom.nema.org/resources/ontology/DCM", "SCT": "http://snomed.info/sct"}
+_LATERALITY = {"L": "7771000", "R": "24028007", "B": "51440002"}
+_ABSENT = {"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "unknown"}
+
+
+class FileOutcome(NamedTuple):
+    """What became of a file: `outcome` as in the ledger, `reason` a code of reasons.csv or empty, the study's id or empty."""
+
+    outcome: str
+    reason: str
+    resource_id: str
+
+
+WRITTEN = "written"
+# reason → outcome, of files that give no instance
+OUTCOMES = {
+    "not-dicom": "excluded",
+    "dicomdir": "excluded",
+    "dicom-other-issuer": "excluded",
+    "dicom-damaged": "quarantined",
+    "file-unreadable": "quarantined",
+    "dicom-no-uid": "quarantined",
+    "dicom-no-patient": "quarantined",
+    "dicom-patient-unreadable": "quarantined",
+    "dicom-patients-disagree": "quarantined",
+    "dicom-instance-conflict": "quarantined",
+    "dicom-duplicate": "merged",
+}
+
+
+def outcome(reason: str, resource_id: str = "") -> FileOutcome:
+    """The outcome that goes with a reason."""
+    return FileOutcome(OUTCOMES[reason], reason, resource_id)
+
+
+def outcomes(found: Sequence[Instance | str]) -> list[FileOutcome]:
+    """One outcome per file, in the same order. `found`: the file's instance, or the reason why there is none."""
+    places: defaultdict[str, set[tuple[str, str, str]]] = defaultdict(set)
+    patients: defaultdict[str, set[str]] = defaultdict(set)
+    for one in found:
+        if isinstance(one, Instance):
+            places[one.uid].add((one.patient, one.study, one.series))
+            patients[one.study].add(one.patient)
+    seen: set[str] = set()
+    result = []
+    for one in found:
+        if isinstance(one, str):
+            result.append(outcome(one))
+        elif len(patients[one.study]) > 1:
+            result.append(outcome("dicom-patients-disagree", one.study))
+        elif len(places[one.uid]) > 1:
+            result.append(outcome("dicom-instance-conflict", one.study))
+        elif one.uid in seen:
+            result.append(outcome("dicom-duplicate", one.study))
+        else:
+            seen.add(one.uid)
+            result.append(FileOutcome(WRITTEN, "", one.study))
+    return result
+
+
+class Writer:
+    """Writes studies: `zone` is the scanners' clock (None: dates only); `instances`, whether they are listed one by one."""
+
+    def __init__(self, allowed: DicomAllowList, zone: ZoneInfo | None = None, *, instances: bool = False) -> None:
+        self._zone = zone
+        self._instances = instances
+        self._rules = {name: (one.over, one.words) for one in allowed.keep.values() for name in one.to}
+        self._units = {name: one.unit for one in allowed.keep.values() for name in one.to if one.unit}
+
+    def studies(self, found: Iterable[Instance]) -> list[dict[str, Any]]:
+        """The ImagingStudy resources of the instances, sorted by id."""
+        studies: defaultdict[str, list[Instance]] = defaultdict(list)
+        for instance in found:
+            studies[instance.study].append(instance)
+        return [self._study(uid, studies[uid]) for uid in sorted(studies)]
+
+    def _study(self, uid: str, instances: list[Instance]) -> dict[str, Any]:
+        by_series: defaultdict[str, list[Instance]] = defaultdict(list)
+        for instance in instances:
+            by_series[instance.series].append(instance)
+        values = {series: self._common(members) for series, members in by_series.items()}
+
+        def number(series: str) -> tuple[bool, int, str]:
+            given = values[series].get("series.number")
+            return (True, 0, series) if given is None else (False, int(str(given[0])), series)
+
+        order = sorted(by_series, key=number)
+        modalities = {value[0] for one in values.values() if (value := one.get("series.modality"))}
+        study: dict[str, Any] = {
+            "resourceType": "ImagingStudy",
+            "id": uid,
+            "identifier": [{"system": "urn:dicom:uid", "value": f"urn:oid:{uid}"}],
+            "status": "available",
+        }
+        if modalities:
+            study["modality"] = [_coding(value) for value in sorted(modalities, key=str)]
+        study["subject"] = {"reference": f"Patient/{instances[0].patient}"}
+        started = self._started(self._common(instances), ("study-date", "study-time"), *_LATER_DATES)
+        if started:
+            study["started"] = started
+        study["numberOfSeries"] = len(order)
+        study["numberOfInstances"] = len(instances)
+        study["series"] = [self._series(series, by_series[series], values[series]) for series in order]
+        return study
+
+    def _series(self, uid: str, instances: list[Instance], values: Mapping[str, Values]) -> dict[str, Any]:
+        series: dict[str, Any] = {"uid": uid}
+        extensions = [
+            {"url": EXTENSION + name, **self._typed(name, value)}
+            for name in sorted(values)
+            if "." not in name and name not in _WRITTEN_OTHERWISE
+            for value in values[name]
+        ]
+        if extensions:
+            series["extension"] = extensions
+        if "series.number" in values:
+            series["number"] = values["series.number"][0]
+        modality = values.get("series.modality")
+        series["modality"] = _coding(modality[0]) if modality else {"extension": [_ABSENT]}
+        series["numberOfInstances"] = len(instances)
+        if "series.bodySite" in values:
+            series["bodySite"] = _coding(values["series.bodySite"][0])
+        if "series.laterality" in values:
+            side = str(values["series.laterality"][0])
+            series["laterality"] = {"system": _SYSTEMS["SCT"], "code": _LATERALITY[side]}
+        started = self._started(values, *_LATER_DATES)
+        if started:
+            series["started"] = started
+        if self._instances:
+            series["instance"] = [_instance(one) for one in sorted(instances, key=_instance_order)]
+        return series
+
+    def _common(self, instances: Sequence[Instance]) -> dict[str, Values]:
+        """One value per name for all instances, by the element's `over`; a time belongs to its own date."""
+        counts: defaultdict[str, Counter[Values]] = defaultdict(Counter)
+        moments: defaultdict[str, set[tuple[Values, Values]]] = defaultdict(set)
+        for values, many in Counter(instance.values for instance in instances).items():
+            by_name = dict(values)
+            for name, value in values:
+                if name.endswith("-time"):
+                    moments[name].add((by_name.get(_date_of(name), ()), value))
+                if not name.startswith("series.instance."):
+                    counts[name][value] += many
+        common = {name: self._one(name, values) for name, values in counts.items()}
+        for name, pairs in moments.items():
+            day = common.get(_date_of(name), ())
+            if self._rules[name][0] == "first":
+                common[name] = min((pair for pair in pairs if pair[0] == day), default=min(pairs))[1]
+        return common
+
+    def _one(self, name: str, values: Counter[Values]) -> Values:
+        over, words = self._rules.get(name, ("commonest", ()))
+        if over == "first":
+            return min(values, key=_sortable)
+        if over == "any":
+            concern = {word: place for place, word in enumerate(words)}
+            return min(values, key=lambda value: (concern.get(str(value[0]), len(words)), _sortable(value)))
+        return min(values, key=lambda value: (-values[value], _sortable(value)))
+
+    def _typed(self, name: str, value: Value) -> dict[str, Any]:
+        if isinstance(value, Coding):
+            return {"valueCoding": _coding(value)}
+        if isinstance(value, bool):
+            return {"valueBoolean": value}
+        if isinstance(value, int | float):
+            unit = self._units.get(name)
+            if not unit:
+                return {"valueDecimal": value}
+            quantity = {"value": value, "unit": unit, "system": "http://unitsofmeasure.org", "code": unit}
+            return {"valueQuantity": quantity}
+        if name.endswith("-date"):
+            return {"valueDate": value}
+        if name.endswith("-time"):
+            return {"valueTime": value}
+        if name.endswith("-uid"):
+            return {"valueOid": f"urn:oid:{value}"}
+        return {"valueString": value}
+
+    def _started(self, values: Mapping[str, Values], *pairs: tuple[str, str]) -> str | None:
+        """The first of the pairs (date, time) whose date is there, as a FHIR dateTime."""
+        for date_name, time_name in pairs:
+            if date_name in values:
+                day = str(values[date_name][0])
+                moment = str(values[time_name][0]) if time_name in values else None
+                return self._date_time(day, moment, values.get("offset"))
+        return None
+
+    def _date_time(self, day: str, moment: str | None, offset: Values | None) -> str:
+        if moment is None or (offset is None and self._zone is None):
+            return day
+        moment = moment.replace(":60", ":59")
+        if offset is not None:
+            return f"{day}T{moment}{offset[0]}"
+        local = datetime.fromisoformat(f"{day}T{moment.split('.')[0]}").replace(tzinfo=self._zone)
+        zone = local.isoformat()[19:]
+        return (
+            f"{day}T{moment}{zone}" if len(zone) == len("+00:00") else day
+        )  # local mean time has seconds in its offset
+
+
+_LATER_DATES = (("series-date", "series-time"), ("acquisition-date", "acquisition-time"))
+_WRITTEN_OTHERWISE = frozenset(["study-date", "study-time", "offset"])
+
+
+def _date_of(name: str) -> str:
+    return name.removesuffix("-time") + "-date"
+
+
+def _coding(value: Value) -> dict[str, str]:
+    if not isinstance(value, Coding):
+        raise TypeError("the allow-list writes a coded element by another kind")
+    return {"system": _SYSTEMS[value.scheme], "code": value.code, "display": value.display}
+
+
+def _instance(one: Instance) -> dict[str, Any]:
+    values = dict(one.values)
+    sop_class = values.get("series.instance.sopClass")
+    instance: dict[str, Any] = {"uid": one.uid}
+    instance["sopClass"] = (
+        {"system": "urn:ietf:rfc:3986", "code": f"urn:oid:{sop_class[0]}"} if sop_class else {"extension": [_ABSENT]}
+    )
+    if "series.instance.number" in values:
+        instance["number"] = values["series.instance.number"][0]
+    return instance
+
+
+def _instance_order(one: Instance) -> tuple[float, str]:
+    number = dict(one.values).get("series.instance.number")
+    return (float(str(number[0])) if number else float("inf"), one.uid)
+
+
+def _sortable(value: Values) -> tuple[tuple[bool, float, str], ...]:
+    """Numbers by size, everything else by its text."""
+    return tuple((False, one, "") if isinstance(one, int | float) else (True, 0.0, str(one)) for one in value)
