@@ -53,7 +53,7 @@ def generate(
         for name in ("sites/keys", "hospitals"):
             (partial / name).mkdir(parents=True)
         write_key(partial / "sites" / "keys" / "linkage.key", secret(seed, "linkage"))
-        arguments = [(plan, partial, seed, parameters, calibration) for plan in plans]
+        arguments = [(plan, partial, seed, dirty, parameters, calibration) for plan in plans]
         workers = min(jobs or os.cpu_count() or 1, sites)
         done: dict[str, Hospital] = {}
         if workers == 1:

@@ -6,20 +6,19 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 
-import orjson
-
 from fhir_adapters.pseudonyms import LinkageKey, SiteKey
 from omop_etl.synthetic.calibration import Calibration
-from omop_etl.synthetic.coding import Coder
 from omop_etl.synthetic.dates import between, days_after
+from omop_etl.synthetic.defects import Spoiler
+from omop_etl.synthetic.dicom import Archive
 from omop_etl.synthetic.history import known, simulate
 from omop_etl.synthetic.model import History
 from omop_etl.synthetic.parameters import Parameters
 from omop_etl.synthetic.people import Identity, identity, record_number
 from omop_etl.synthetic.plan import Registration, SitePlan
-from omop_etl.synthetic.records import Clerk, Resource
+from omop_etl.synthetic.records import Clerk
 from omop_etl.synthetic.truth import Rows, truth_rows
-from omop_etl.synthetic.write import write_bundle, write_code_maps, write_key, write_ndjson, write_settings
+from omop_etl.synthetic.write import Files, write_code_maps, write_key, write_settings
 
 
 @dataclass
@@ -33,6 +32,7 @@ class Patient:
     identity: Identity
     whole: History
     seen: History
+    wrong_death: date | None = None  # a date of death that the record holds by mistake
 
 
 @dataclass
@@ -49,42 +49,47 @@ def secret(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"synthetic key/{seed}/{name}".encode()).digest()
 
 
-def write_hospital(plan: SitePlan, out: Path, seed: int, parameters: Parameters, calibration: Calibration) -> Hospital:
+def write_hospital(
+    plan: SitePlan, out: Path, seed: int, dirty: bool, parameters: Parameters, calibration: Calibration
+) -> Hospital:
     """Write one site's folder, settings, key and code maps below `out`, and return its truth."""
     clerk = Clerk(plan, parameters)
-    folder = out / "hospitals" / plan.id / "fhir"
-    folder.mkdir(parents=True)
+    folder = out / "hospitals" / plan.id
+    (folder / "fhir").mkdir(parents=True)
     key = secret(seed, plan.id)
     write_key(out / "sites" / "keys" / f"{plan.id}.key", key)
-    write_settings(out / "sites", plan, clerk.zone, dicom=False)
-    write_code_maps(out / "sites" / "codes" / plan.id, Coder(plan, parameters))
+    write_code_maps(out / "sites" / "codes" / plan.id, clerk.coder)
 
     patients = [
         _patient(registration, plan, seed, parameters, calibration, SiteKey(key), LinkageKey(secret(seed, "linkage")))
         for registration in plan.registrations
     ]
-    files: dict[str, list[bytes]] = {"Organization": [orjson.dumps(clerk.organization())]}
-    hospital = Hospital(plan.id, {}, {"Organization": 1})
+    spoiler = Spoiler(plan, clerk, parameters, seed)
+    if dirty and plan.kind != "clean":
+        spoiler.assign(patients)
+    hospital = Hospital(plan.id, {}, {})
+    archive = Archive(folder / "dicom", plan, seed, parameters)
+    files = Files(folder / "fhir", plan)
+    files.add([clerk.organization()])
     for patient in patients:
+        spoiler.omit(patient)
         rng = random.Random(f"{seed}/{plan.id}/{patient.pseudonym}")
         record = clerk.record(patient.seen, patient.pseudonym, patient.token, rng)
         resources = list(record.resources())
-        for resource in resources:
-            kind = resource["resourceType"]
-            hospital.resources[kind] = hospital.resources.get(kind, 0) + 1
-        if plan.profile["format"] == "bundles":
-            base = clerk.base or f"https://fhir.{plan.id}.example/r4/"
-            write_bundle(folder, f"{patient.registration.number + 1:05}", base, resources)
-        else:
-            _sort_in(files, resources)
+        additions = spoiler.spoil(patient, resources)
+        files.add(resources, additions, name=f"{patient.registration.number + 1:05}")
         truth_rows(hospital.rows, plan, patient, record.contacts, parameters)
-    write_ndjson(folder, files, compressed=plan.profile["format"] == "gz")
+        study = archive.study(patient)
+        if study:
+            hospital.rows.setdefault("imaging", []).append({"site": plan.id, "patient": patient.pseudonym} | study)
+    if dirty and plan.kind == "ordinary":
+        for kind, place in archive.damage():
+            spoiler.note(kind, "ImagingStudy", None, None).position = place
+    files.close()
+    hospital.resources = dict(files.counts)
+    hospital.rows["defects"] = spoiler.rows()
+    write_settings(out / "sites", plan, clerk.zone, dicom=(folder / "dicom").is_dir())
     return hospital
-
-
-def _sort_in(files: dict[str, list[bytes]], resources: list[Resource]) -> None:
-    for resource in resources:
-        files.setdefault(resource["resourceType"], []).append(orjson.dumps(resource))
 
 
 def _patient(

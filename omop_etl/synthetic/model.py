@@ -120,5 +120,5 @@ class History:
     death: date | None = None
     lost: date | None = None
     gap_after: date | None = None  # the assessment before a planted gap
-    ecog: int = 0
+    ecog: int | None = 0  # None: not on record
     answers: dict[str, str] = field(default_factory=dict)

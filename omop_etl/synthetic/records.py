@@ -332,11 +332,12 @@ class Record:
         yield self.measured(body["height"], self.normal(body["height"]), days[0])
         codes = self.parameters["finding"]
         for place, day in enumerate(days):
-            ecog = min(4, history.ecog + (1 if place and rng.random() < 0.15 else 0))
-            answer = codes["ecog_answer"][str(ecog)]
-            value = {"valueCodeableConcept": self.clerk.codeable(self.system["loinc"], answer)}
-            code = {"system": self.system["loinc"], "code": codes["ecog"]}
-            yield self.observation("survey", code, day, day.isoformat(), value)
+            if history.ecog is not None:
+                ecog = min(4, history.ecog + (1 if place and rng.random() < 0.15 else 0))
+                answer = codes["ecog_answer"][str(ecog)]
+                value = {"valueCodeableConcept": self.clerk.codeable(self.system["loinc"], answer)}
+                code = {"system": self.system["loinc"], "code": codes["ecog"]}
+                yield self.observation("survey", code, day, day.isoformat(), value)
             if place % 2 == 0:
                 yield self.measured(body["weight"], round(weight + rng.gauss(0, 1.5), 1), day)
 

@@ -120,10 +120,20 @@ SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("site", _TEXT),
         ("resource_type", _TEXT),
         ("resource_id", _TEXT),
+        ("position", _TEXT),
         ("kind", _TEXT),
         ("expected", _TEXT),
         ("reason", _TEXT),
         ("patient", _TEXT),
+    ],
+    "imaging": [
+        ("site", _TEXT),
+        ("patient", _TEXT),
+        ("study_uid", _TEXT),
+        ("study_date", _DAY),
+        ("kind", _TEXT),
+        ("series", _INT),
+        ("instances", _INT),
     ],
 }
 
@@ -170,9 +180,14 @@ def truth_rows(
                 "token": patient.token is not None,
             }
         )
-    if seen.death:
+    if seen.death or patient.wrong_death:
         rows.setdefault("deaths", []).append(
-            key | {"person": whole.person, "death_date": whole.death, "recorded_date": seen.death}
+            key
+            | {
+                "person": whole.person,
+                "death_date": whole.death,
+                "recorded_date": patient.wrong_death or seen.death,
+            }
         )
     _course_rows(rows, key, patient, plan.extracted)
 

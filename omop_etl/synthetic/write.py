@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,34 +12,77 @@ from typing import Any
 import orjson
 
 from omop_etl.synthetic.coding import Coder
+from omop_etl.synthetic.defects import Additions
 from omop_etl.synthetic.plan import SitePlan
 
-Line = bytes
+FILE_TYPES = frozenset(
+    {
+        "Condition",
+        "Encounter",
+        "MedicationAdministration",
+        "MedicationStatement",
+        "Observation",
+        "Organization",
+        "Patient",
+        "Procedure",
+        "Specimen",
+    }
+)
 
 
-def write_ndjson(folder: Path, lines: Mapping[str, Sequence[Line]], *, compressed: bool) -> None:
-    """One file per resource type. The gzip header carries no time, so that the bytes depend on the content alone."""
-    for kind, rows in lines.items():
-        content = b"\n".join(rows) + b"\n"
-        if compressed:
-            buffer = io.BytesIO()
-            with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0, compresslevel=6) as stream:
-                stream.write(content)
-            (folder / f"{kind}.ndjson.gz").write_bytes(buffer.getvalue())
-        else:
-            (folder / f"{kind}.ndjson").write_bytes(content)
+class Files:
+    """The FHIR files of one site, in the format of its profile; knows on which line of which file a defect stands."""
 
+    def __init__(self, folder: Path, plan: SitePlan) -> None:
+        self.folder, self.style = folder, plan.profile["format"]
+        self.base = f"https://fhir.{plan.id}.example/r4/"
+        self.lines: dict[str, list[bytes]] = {}
+        self.counts: Counter[str] = Counter()
+        self.ending = ".ndjson.gz" if self.style == "gz" else ".ndjson"
 
-def write_bundle(folder: Path, name: str, base: str, resources: Sequence[Mapping[str, Any]]) -> None:
-    """A Bundle of type collection. `base` is the address that the full URLs begin with."""
-    entries = []
-    for resource in resources:
-        entry: dict[str, Any] = {}
-        if isinstance(resource.get("id"), str) and isinstance(resource.get("resourceType"), str):
-            entry["fullUrl"] = f"{base}{resource['resourceType']}/{resource['id']}"
-        entries.append(entry | {"resource": resource})
-    bundle = {"resourceType": "Bundle", "type": "collection", "entry": entries}
-    (folder / f"Bundle-{name}.json").write_bytes(orjson.dumps(bundle))
+    def add(self, resources: Sequence[dict[str, Any]], additions: Additions | None = None, name: str = "") -> None:
+        """The record of one patient; a Bundle of that name where the site writes Bundles."""
+        marks = additions.marks if additions else {}
+        self.counts.update(resource["resourceType"] for resource in resources)
+        if self.style == "bundles":
+            file = f"Bundle-{name or 'hospital'}.json"
+            for place, planted in marks.items():
+                planted.position = f"{file}:entry {place + 1}"
+            self._bundle(file, resources)
+            return
+        for place, resource in enumerate(resources):
+            # a system exports one file per type it knows; what it does not know lands among the observations
+            kind = resource["resourceType"] if resource["resourceType"] in FILE_TYPES else "Observation"
+            lines = self.lines.setdefault(kind, [])
+            lines.append(orjson.dumps(resource))
+            if place in marks:
+                marks[place].position = f"{kind}{self.ending}:{len(lines)}"
+        for raw in additions.raws if additions else ():
+            lines = self.lines.setdefault(raw.resource_type, [])
+            lines.append(raw.content)
+            raw.planted.position = f"{raw.resource_type}{self.ending}:{len(lines)}"
+
+    def close(self) -> None:
+        """Write what was gathered."""
+        for kind, rows in self.lines.items():
+            content = b"\n".join(rows) + b"\n"
+            if self.style == "gz":
+                buffer = io.BytesIO()
+                # the header carries no time, so that the bytes depend on the content alone
+                with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0, compresslevel=6) as stream:
+                    stream.write(content)
+                content = buffer.getvalue()
+            (self.folder / f"{kind}{self.ending}").write_bytes(content)
+
+    def _bundle(self, file: str, resources: Sequence[dict[str, Any]]) -> None:
+        entries = []
+        for resource in resources:
+            entry: dict[str, Any] = {}
+            if isinstance(resource.get("id"), str):
+                entry["fullUrl"] = f"{self.base}{resource['resourceType']}/{resource['id']}"
+            entries.append(entry | {"resource": resource})
+        bundle = {"resourceType": "Bundle", "type": "collection", "entry": entries}
+        (self.folder / file).write_bytes(orjson.dumps(bundle))
 
 
 def write_key(path: Path, key: bytes) -> None:
