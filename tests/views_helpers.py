@@ -27,7 +27,7 @@ def names(select: dict[str, Any]) -> list[str]:
 def _cell(column: dict[str, Any], focus: Any, index: int) -> Any:
     path = column["path"]
     if path == "%rowIndex":
-        return index
+        return str(index) if column.get("type") == "string" else index
     values = [path[1:-1]] if path.startswith("'") else items(path, focus)
     if column.get("collection"):
         return values
@@ -43,9 +43,11 @@ def _walk(paths: list[str], focus: Any) -> list[Any]:
     return found
 
 
-def _blank_indexes(select: dict[str, Any]) -> dict[str, int]:
+def _blank_indexes(select: dict[str, Any]) -> dict[str, Any]:
     """The columns that are 0 in the row of an empty forEachOrNull: its `%rowIndex`, and those of its like inside."""
-    found = {column["name"]: 0 for column in select.get("column", []) if column["path"] == "%rowIndex"}
+    found = {
+        column["name"]: _cell(column, None, 0) for column in select.get("column", []) if column["path"] == "%rowIndex"
+    }
     for inner in select.get("select", []):
         if "forEach" not in inner and "repeat" not in inner:
             found |= _blank_indexes(inner)

@@ -54,6 +54,8 @@ def explained(error: duckdb.Error, subject: str) -> PalmaresError | duckdb.Error
         return PalmaresError(MANY, f"{subject} {place}".strip())
     if isinstance(error, duckdb.InvalidInputException) and ("JSON" in text or "json" in text):
         return PalmaresError(STRUCTURE, subject)
+    if isinstance(error, duckdb.IOException) and "No files found" in text:
+        return PalmaresError("E-LAND-01", subject)
     return error
 
 

@@ -237,8 +237,15 @@ def _entries(lists: dict[int, str], before: str) -> str:
     return parts[0] if len(parts) == 1 else f"list_concat({', '.join(parts)})"
 
 
+def _fits(type_: str, declared: str) -> bool:
+    """Whether values of a primitive type can stand in a column declared otherwise: numbers as numbers, all as text."""
+    if STORAGE.get(declared) == "VARCHAR":
+        return True
+    return declared == type_ or (declared in NUMBERS and type_ in NUMBERS)
+
+
 def _primitive_column(value: Value, declared: str | None, collection: bool, name: str) -> tuple[str, str]:
-    if declared is not None and declared not in STORAGE and value.type != "empty":
+    if declared is not None and value.type != "empty" and not _fits(value.type, declared):
         raise PathError(f"the path leads to {value.type}, not to {declared}")
     type_ = declared or ("string" if value.type == "empty" else value.type)
     storage = STORAGE.get(type_, "VARCHAR")

@@ -46,6 +46,7 @@ def patient(**select: Any) -> dict[str, Any]:
         (patient(column=[COLUMN | {"type": 1}]), "select[0].column[0].type", "the name of a FHIR type"),
         (patient(column=[COLUMN | {"type": "strin"}]), "select[0].column[0].type", "'strin' is no type of FHIR R4"),
         (patient(column=[COLUMN | {"type": "Coding"}]), "select[0].column[0].path", "leads to id, not to Coding"),
+        (patient(column=[COLUMN | {"type": "boolean"}]), "select[0].column[0].path", "leads to id, not to boolean"),
         (patient(column=[COLUMN, COLUMN]), "select[0].column[1].name", "the column 'id' is defined twice"),
         (patient(select=[{"column": [COLUMN]}], column=[COLUMN]), "select[0].select[0].column[0].name", "defined twice"),
         (patient(column=[{"name": "n", "path": "name.first()"}]), "select[0].column[0].type", "its type must be declared"),

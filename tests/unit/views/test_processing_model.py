@@ -53,8 +53,10 @@ patients = st.fixed_dictionaries(
 
 
 @st.composite
-def selects(draw: st.DrawFn, kind: str, prefix: str, depth: int, columns: int | None = None) -> dict[str, Any]:
-    """A select over a node; with `columns`, one that has just so many text columns (a branch of a union)."""
+def selects(
+    draw: st.DrawFn, kind: str, prefix: str, depth: int, columns: int | None = None, first: int = 0
+) -> dict[str, Any]:
+    """A select over a node; with `columns`, one that has just so many text columns, numbered from `first` (a branch)."""
     singles, lists, onward = LANGUAGE[kind]
     made: dict[str, Any] = {}
     if onward and draw(st.booleans()):
@@ -63,7 +65,14 @@ def selects(draw: st.DrawFn, kind: str, prefix: str, depth: int, columns: int | 
         singles, lists, onward = LANGUAGE[kind]
     single = st.sampled_from([*singles, "'literal'"]).map(lambda path: {"path": path, "type": "string"})
     if columns is not None:
-        made["column"] = [draw(single) | {"name": f"{prefix}u{n}"} for n in range(columns)]
+        own = draw(st.integers(0, columns))
+        index = st.just({"path": "%rowIndex", "type": "string"})
+        made["column"] = [draw(single | index) | {"name": f"{prefix}u{first + n}"} for n in range(own)]
+        if own < columns and depth:
+            many = draw(st.integers(1, 2))
+            inner = [draw(selects(kind, prefix, depth - 1, columns - own, first + own)) for _ in range(many)]
+            return made | ({"unionAll": inner} if draw(st.booleans()) else {"select": inner[:1]})
+        made["column"] += [draw(single) | {"name": f"{prefix}u{first + n}"} for n in range(own, columns)]
         return made
     several = st.sampled_from(lists or singles).map(lambda path: {"path": path, "type": "string", "collection": True})
     index = st.just({"path": "%rowIndex", "type": "integer"})
@@ -77,7 +86,7 @@ def selects(draw: st.DrawFn, kind: str, prefix: str, depth: int, columns: int | 
         if draw(st.booleans()):
             width = draw(st.integers(1, 2))
             branches = draw(st.integers(1, 3))
-            made["unionAll"] = [draw(selects(kind, prefix, 0, width)) for _ in range(branches)]
+            made["unionAll"] = [draw(selects(kind, prefix, 1, width)) for _ in range(branches)]
     return made
 
 
