@@ -65,7 +65,7 @@ def systems_of(folder: Path) -> dict[str, tuple[str, str]]:
     """File name → (system, vocabulary_id) as `_systems.csv` of the folder says. Raises E-VOC-03."""
     path = folder / SYSTEMS_FILE
     found: dict[str, tuple[str, str]] = {}
-    for row in _read(path, ("file", "system")):
+    for row in read_table(path, ("file", "system")):
         name = row["file"]
         if Path(name).name != name or not (folder / name).is_file():
             raise PalmaresError("E-VOC-03", f"{folder.name}/{SYSTEMS_FILE}", detail="it names a file that is not there")
@@ -91,7 +91,7 @@ def read_folder(folder: Path, origin: str) -> list[MapRow]:
 def _approved(path: Path, origin: str, keys: tuple[str, ...], place: int) -> list[MapRow]:
     rows: list[MapRow] = []
     bad = 0
-    for line in _read(path, _NEEDED):
+    for line in read_table(path, _NEEDED):
         if line["mappingStatus"] != "APPROVED":
             continue
         kind, concept_id = line.get("mappingType") or "", line["conceptId"]
@@ -106,20 +106,21 @@ def _approved(path: Path, origin: str, keys: tuple[str, ...], place: int) -> lis
     return rows
 
 
-def _read(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
+def read_table(path: Path, needed: tuple[str, ...], error: str = "E-VOC-03") -> list[dict[str, str]]:
+    """The rows of a CSV file that has at least the columns `needed`. Raises `error` with what is wrong, never a value."""
     subject = f"{path.parent.name}/{path.name}"
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines, strict=True)
             missing = [name for name in needed if name not in (reader.fieldnames or ())]
             if missing:
-                raise PalmaresError("E-VOC-03", subject, detail=f"columns missing: {', '.join(missing)}")
+                raise PalmaresError(error, subject, detail=f"columns missing: {', '.join(missing)}")
             rows = list(reader)
     except FileNotFoundError:
-        raise PalmaresError("E-VOC-03", subject, detail="the file is missing") from None
+        raise PalmaresError(error, subject, detail="the file is missing") from None
     except (csv.Error, UnicodeDecodeError):
-        raise PalmaresError("E-VOC-03", subject, detail="it is no CSV in UTF-8") from None
+        raise PalmaresError(error, subject, detail="it is no CSV in UTF-8") from None
     short = sum(1 for row in rows if None in row or None in row.values())
     if short:
-        raise PalmaresError("E-VOC-03", subject, count=short, detail="lines with another number of columns")
+        raise PalmaresError(error, subject, count=short, detail="lines with another number of columns")
     return rows
