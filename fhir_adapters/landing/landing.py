@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import orjson
+
 from fhir_adapters.errors import PalmaresError, machine_errors
 from fhir_adapters.folders import restore, whole_folder
 from fhir_adapters.landing.lines import BLOCK
-from fhir_adapters.landing.rules import LARGEST_LINE, QUICK, UNKNOWN, Refusal, Reject, resource_types
+from fhir_adapters.landing.rules import LARGEST_LINE, UNKNOWN, Refusal, Reject, identify
 from fhir_adapters.landing.shards import (
     Delivery,
     Manifest,
@@ -79,8 +81,9 @@ def land(
     is no landed folder), E-LAND-06 (a worker was killed), E-DISK-01, E-DISK-02. `out` is then as it was before.
     """
     out = Path(out)
-    with machine_errors(str(out)):
-        restore(out)
+    for folder in {out, Path(previous)} if previous is not None else {out}:
+        with machine_errors(str(folder)):
+            restore(folder)
     before = read_manifest(previous) if previous is not None else Manifest((), ())
     beside = [out.parent / f".{out.name}.{word}" for word in ("partial", "previous")]
     files, skipped = find_files([Path(source) for source in sources], [out, *beside])
@@ -273,7 +276,7 @@ class _Work:
 def _sampled(file: SourceFile) -> tuple[str, bytes] | None:
     """The one type that samples of a file's lines have, and a digest of size, time and samples; None when they differ."""
     digest = hashlib.sha256()
-    kinds: set[bytes] = set()
+    kinds: set[str] = set()
     try:
         with Path(file.path).open("rb") as stream:
             digest.update(repr((file.size, os.fstat(stream.fileno()).st_mtime_ns)).encode())
@@ -286,11 +289,10 @@ def _sampled(file: SourceFile) -> tuple[str, bytes] | None:
                 if not line and start:  # the last line is over
                     continue
                 digest.update(line)
-                match = QUICK.match(line)
-                if match is None or not line.endswith(b"}"):
+                identity = identify(orjson.loads(line))
+                if isinstance(identity, Refusal):
                     return None
-                kinds.add(match[1])
-    except OSError:
+                kinds.add(identity.resource_type)
+    except (OSError, orjson.JSONDecodeError):
         return None  # the worker that reads it whole says what is wrong
-    kind = kinds.pop().decode("ascii") if len(kinds) == 1 else ""
-    return (kind, digest.digest()) if kind != "Bundle" and kind in resource_types() else None
+    return (kinds.pop(), digest.digest()) if len(kinds) == 1 and "Bundle" not in kinds else None

@@ -87,8 +87,8 @@ def identify(resource: object) -> Identity | Refusal:
     fit = is_fit_id(identifier)
     shown = str(identifier) if fit else None if identifier is None else masked_id(identifier)
     if kind not in resource_types():
-        # an invented type may be anything, even a name: only what looks like a type is repeated
-        named = kind if re.fullmatch(r"[A-Z][A-Za-z]{1,63}", kind) else UNKNOWN
+        # an invented type may be anything, even a sentence: only what looks like one word is repeated
+        named = kind if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", kind) else UNKNOWN
         return Refusal(named, shown, "Q-UNKNOWN-TYPE")
     if identifier is None:
         return Refusal(kind, None, "Q-NO-ID")

@@ -127,7 +127,7 @@ class _Zstd(io.RawIOBase):
         parts: list[bytes] = []
         total = 0
         while not self._ended and (size < 0 or total < size):
-            block = self._stream.read(1 << 17)
+            block = self._stream.read(1 << 14)  # of which a bomb makes 256 MB at most
             if not block:
                 if not self._fresh:
                     raise DamagedStream

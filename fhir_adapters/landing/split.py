@@ -217,6 +217,8 @@ def _open(path: str, compression: str) -> IO[bytes]:
 
 def _land_piece(piece: Piece, sink: Sink, result: PieceResult) -> None:
     file = piece.file
+    if file.compression and not file.size:
+        raise DamagedStream
     if not file.is_ndjson:
         data = _whole(file, result)
         _land_document(data, sink, result)
