@@ -21,6 +21,7 @@ from omop_etl.synthetic.records import Clerk, Resource
 if TYPE_CHECKING:
     from omop_etl.synthetic.hospital import Patient
 
+NO_RESOURCE = "?"  # the type of a line that is no resource
 LEAST_PATIENTS = 20  # a site of at least so many patients gets every kind at least once
 
 
@@ -140,14 +141,21 @@ class Spoiler:
                 "site": self.plan.id,
                 "patient": planted.patient,
                 "resource_type": planted.resource_type,
-                "resource_id": planted.resource_id,
+                "resource_id": _shown_id(planted, table[planted.kind]["expected"]),
                 "position": planted.position,
                 "kind": planted.kind,
-                "expected": table[planted.kind]["expected"],
-                "reason": table[planted.kind].get("reason"),
+                "expected_outcome": table[planted.kind]["expected"],
+                "expected_reason": table[planted.kind].get("reason"),
             }
             for planted in self.plants
         ]
+
+
+def _shown_id(planted: Planted, expected: str) -> str | None:
+    """What a ledger knows it by: its id; for a line that is no resource its place, where that is the source's."""
+    if planted.resource_type == NO_RESOURCE:
+        return planted.position if expected == "quarantined" else None
+    return planted.resource_id
 
 
 @dataclass
@@ -218,9 +226,9 @@ class Case:
         """Write a resource down as the defect."""
         return self.spoiler.note(self.kind, resource["resourceType"], resource.get("id"), self.patient)
 
-    def line(self, content: bytes, resource_type: str, resource_id: str | None) -> None:
-        """Add a line that is no JSON and write it down."""
-        planted = self.spoiler.note(self.kind, resource_type, resource_id, self.patient)
+    def line(self, content: bytes) -> None:
+        """Add a line that is no JSON and write it down: it is of no type, and its place is all the identity it has."""
+        planted = self.spoiler.note(self.kind, NO_RESOURCE, None, self.patient)
         self.additions.raws.append(Raw("Observation", content, planted))
 
 
@@ -228,19 +236,24 @@ class Case:
 
 
 def _broken_json(case: Case) -> None:
+    """A quotation mark of the id is missing."""
     resource = case.laboratory()
-    content = orjson.dumps(resource).replace(b'"status":"final"', b'"status":final"', 1)
-    case.line(content, "Observation", resource["id"])
+    case.line(orjson.dumps(resource).replace(b'","meta"', b',"meta"', 1))
+
+
+def _broken_inside(case: Case) -> None:
+    """A quotation mark is missing where type and id have been read already."""
+    case.line(orjson.dumps(case.laboratory()).replace(b'"status":"final"', b'"status":final"', 1))
 
 
 def _truncated_line(case: Case) -> None:
     resource = case.laboratory()
     content = orjson.dumps(resource)
-    case.line(content[: len(content) * 2 // 3], "Observation", resource["id"])
+    case.line(content[: len(content) * 2 // 3])
 
 
 def _no_json_at_all(case: Case) -> None:
-    case.line(b"<html><body>504 Gateway Time-out</body></html>", "?", None)
+    case.line(b"<html><body>504 Gateway Time-out</body></html>")
 
 
 def _code_not_an_object(case: Case) -> None:
@@ -635,10 +648,11 @@ class Kind:
     fits: Callable[[Spoiler, "Patient"], bool] = _anyone
 
 
-NOT_IN_BUNDLES = frozenset({"broken-json", "truncated-line", "no-json-at-all"})
+NOT_IN_BUNDLES = frozenset({"broken-inside", "broken-json", "truncated-line", "no-json-at-all"})
 
 KINDS: dict[str, Kind] = {
     "broken-json": Kind(_broken_json),
+    "broken-inside": Kind(_broken_inside),
     "truncated-line": Kind(_truncated_line),
     "no-json-at-all": Kind(_no_json_at_all),
     "code-not-an-object": Kind(_code_not_an_object),

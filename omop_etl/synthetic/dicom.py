@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omop_etl.synthetic.dates import between, days_after
 from omop_etl.synthetic.disease import pick
 from omop_etl.synthetic.parameters import Parameters
+from omop_etl.synthetic.people import accession_number
 from omop_etl.synthetic.plan import SitePlan
 
 if TYPE_CHECKING:
@@ -110,7 +111,6 @@ class Archive:
         from pydicom.uid import ExplicitVRLittleEndian
 
         identity = patient.identity
-        serial = int(hashlib.md5(patient.number.encode(), usedforsecurity=False).hexdigest()[:6], 16)
         dataset = Dataset()
         dataset.SpecificCharacterSet = "ISO_IR 100"
         dataset.SOPClassUID = sop_class
@@ -118,7 +118,7 @@ class Archive:
         dataset.StudyDate = dataset.SeriesDate = dataset.AcquisitionDate = dataset.ContentDate = f"{day:%Y%m%d}"
         dataset.StudyTime, dataset.SeriesTime, dataset.AcquisitionTime = "093000", "093400", "093512"
         dataset.ContentTime = "093520"
-        dataset.AccessionNumber = f"A{serial % 10**7:07}"
+        dataset.AccessionNumber = accession_number(patient.number)
         dataset.Modality = modality
         dataset.InstitutionName = f"Ospedale di prova {self.plan.id[4:]}"
         dataset.ReferringPhysicianName = "Medico^Curante"
@@ -132,7 +132,7 @@ class Archive:
         dataset.PatientComments = f"Contattare {identity.given} {identity.surname}"
         dataset.StudyInstanceUID = study
         dataset.SeriesInstanceUID = self.uid(patient, modality)
-        dataset.StudyID = f"{serial % 10**5}"
+        dataset.StudyID = f"{patient.registration.number + 1}"
         dataset.SeriesNumber = {"CT": 2, "PT": 4, "SM": 1}[modality]
         dataset.InstanceNumber = number
         dataset.FrameOfReferenceUID = self.uid(patient, modality, "frame")

@@ -1,5 +1,6 @@
 """Identities: names, birth dates and codici fiscali that only the hospital itself would see, and its record numbers."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import date
 
@@ -62,3 +63,8 @@ def _letters(name: str) -> tuple[str, str]:
 def record_number(site: str, number: int) -> str:
     """The hospital's own number of a patient (MRN), as it stands in DICOM's PatientID."""
     return f"SIO-{site[4:]}-{(number * 7919 + 104729) % 999983:06}"
+
+
+def accession_number(record_number: str) -> str:
+    """The number of an order, as it stands in DICOM's AccessionNumber; one per patient is enough here."""
+    return f"A{int(hashlib.md5(record_number.encode(), usedforsecurity=False).hexdigest()[:6], 16) % 10**7:07}"

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from omop_etl.synthetic.history import follow_up_day
 from omop_etl.synthetic.parameters import CRITERIA, Parameters
+from omop_etl.synthetic.people import accession_number
 from omop_etl.synthetic.plan import SitePlan
 
 if TYPE_CHECKING:
@@ -122,9 +123,18 @@ SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("resource_id", _TEXT),
         ("position", _TEXT),
         ("kind", _TEXT),
-        ("expected", _TEXT),
-        ("reason", _TEXT),
+        ("expected_outcome", _TEXT),
+        ("expected_reason", _TEXT),
         ("patient", _TEXT),
+    ],
+    # what only the hospital may see: nothing that leaves it, and no log, may hold any of these
+    "identifiers": [
+        ("site", _TEXT),
+        ("record_number", _TEXT),
+        ("surname", _TEXT),
+        ("given_name", _TEXT),
+        ("codice_fiscale", _TEXT),
+        ("accession_number", _TEXT),
     ],
     "imaging": [
         ("site", _TEXT),
@@ -168,6 +178,16 @@ def truth_rows(
                 "her2_ish": sample.ish,
             }
         )
+    rows.setdefault("identifiers", []).append(
+        {
+            "site": plan.id,
+            "record_number": patient.number,
+            "surname": patient.identity.surname,
+            "given_name": patient.identity.given,
+            "codice_fiscale": patient.identity.codice_fiscale,
+            "accession_number": accession_number(patient.number),
+        }
+    )
     registration = patient.registration
     if registration.kind:
         rows.setdefault("links", []).append(

@@ -15,6 +15,7 @@ from omop_etl.synthetic.coding import Coder
 from omop_etl.synthetic.defects import Additions
 from omop_etl.synthetic.plan import SitePlan
 
+FOLDER = "fhir"  # of a hospital and of an extraction: positions of defects begin with it
 FILE_TYPES = frozenset(
     {
         "Condition",
@@ -47,7 +48,7 @@ class Files:
         if self.style == "bundles":
             file = f"Bundle-{name or 'hospital'}.json"
             for place, planted in marks.items():
-                planted.position = f"{file}:entry {place + 1}"
+                planted.position = f"{FOLDER}/{file}:entry {place + 1}"
             self._bundle(file, resources)
             return
         for place, resource in enumerate(resources):
@@ -56,11 +57,11 @@ class Files:
             lines = self.lines.setdefault(kind, [])
             lines.append(orjson.dumps(resource))
             if place in marks:
-                marks[place].position = f"{kind}{self.ending}:{len(lines)}"
+                marks[place].position = f"{FOLDER}/{kind}{self.ending}:{len(lines)}"
         for raw in additions.raws if additions else ():
             lines = self.lines.setdefault(raw.resource_type, [])
             lines.append(raw.content)
-            raw.planted.position = f"{raw.resource_type}{self.ending}:{len(lines)}"
+            raw.planted.position = f"{FOLDER}/{raw.resource_type}{self.ending}:{len(lines)}"
 
     def close(self) -> None:
         """Write what was gathered."""
