@@ -57,6 +57,8 @@ CONCEPTS = {
     PERCENT: ("percent", "Unit", "UCUM", "Unit", "S"),
     PRIMARY: ("Infiltrating duct carcinoma of female breast", "Condition", "SNOMED", "Clinical Finding", "S"),
     BONE: ("Secondary malignant neoplasm of bone", "Condition", "SNOMED", "Clinical Finding", "S"),
+    432851: ("Secondary malignant neoplastic disease", "Condition", "SNOMED", "Clinical Finding", "S"),
+    4112853: ("Malignant tumor of breast", "Condition", "SNOMED", "Clinical Finding", "S"),
     ER: ("Estrogen receptor Ag", "Measurement", "LOINC", "Lab Test", "S"),
     PGR: ("Progesterone receptor Ag", "Measurement", "LOINC", "Lab Test", "S"),
     HER2_IHC: ("HER2", "Measurement", "LOINC", "Lab Test", "S"),

@@ -72,7 +72,7 @@ def gate(
     concepts = open_vocabulary(vocabulary)
     with whole_folder(out) as folder:
         database = folder / ".counts.duckdb"
-        config = {
+        config: dict[str, Any] = {
             "memory_limit": _MEMORY,
             "temp_directory": str(folder / ".spill"),
             "preserve_insertion_order": "false",

@@ -87,8 +87,10 @@ class Counter:
         self._connection.execute(f"CREATE VIEW {name} AS SELECT {nothing} WHERE false")
 
     def _row_counts(self) -> dict[str, int]:
-        """Rows per table, from the files' own footers."""
-        return {name: self._one(f"SELECT count(*) FROM {name}")[0] for name in [*slice_tables(), "ledger"]}
+        """Rows per table, from the files' own footers; 0 for a table that has no file that can be used."""
+        used = ["ledger", *(name for name in self._slice.tables if not self._wrong[name])]
+        counts = " UNION ALL ".join(f"SELECT '{name}', count(*) FROM {name}" for name in used)
+        return dict.fromkeys(slice_tables(), 0) | dict(self._run(counts).fetchall())
 
     def _relations(self) -> None:
         """The relations that several checks look at; those of a table without rows cost nothing."""
@@ -170,25 +172,25 @@ class Counter:
         return {check.code: Count(check, *pair) for check, pair in zip(checks, pairs, strict=True)}
 
     def _by_concept(self, table: str, checks: list[Check]) -> dict[str, Count]:
-        found = {}
-        for column in dict.fromkeys(check.column for check in checks):
-            own = [check for check in checks if check.column == column]
-            sums = []
-            for check in own:
-                of = f"({check.of})" if check.of else "true"
-                sums.append(f"sum(used.records) FILTER ({of} AND ({check.concept})), sum(used.records) FILTER ({of})")
-            values = self._one(f"SELECT {', '.join(sums)} FROM {self._used(table, column)}")
-            pairs = zip(values[0::2], values[1::2], strict=True)
-            for check, (numerator, denominator) in zip(own, pairs, strict=True):
-                found[check.code] = Count(check, int(numerator or 0), int(denominator or 0))
-        return found
+        if not checks:
+            return {}
+        sums = []
+        for check in checks:
+            of = f"used.of_column = '{check.column}' AND ({check.of or 'true'})"
+            sums.append(f"sum(used.records) FILTER ({of} AND ({check.concept})), sum(used.records) FILTER ({of})")
+        used = self._used(table, list(dict.fromkeys(check.column for check in checks)))
+        values = [int(value or 0) for value in self._one(f"SELECT {', '.join(sums)} FROM {used}")]
+        pairs = zip(values[0::2], values[1::2], strict=True)
+        return {check.code: Count(check, *pair) for check, pair in zip(checks, pairs, strict=True)}
 
-    def _used(self, table: str, column: str) -> str:
-        """The concept ids of a column, how many rows use each, and what the vocabulary says of them."""
-        return (
-            f"(SELECT {column} AS concept_id, count(*) AS records FROM {table} WHERE {column} IS NOT NULL GROUP BY {column}) "
-            "AS used LEFT JOIN concept ON concept.concept_id = used.concept_id"
+    def _used(self, table: str, columns: list[str]) -> str:
+        """The concept ids of some columns, how many rows use each, and what the vocabulary says of them."""
+        counts = " UNION ALL ".join(
+            f"SELECT '{column}' AS of_column, {column} AS concept_id, count(*) AS records "
+            f"FROM {table} WHERE {column} IS NOT NULL GROUP BY {column}"
+            for column in columns
         )
+        return f"({counts}) AS used LEFT JOIN concept ON concept.concept_id = used.concept_id"
 
     def _by_query(self, check: Check) -> Count:
         denominator = int(self._one(check.denominator)[0] or 0)
@@ -216,7 +218,7 @@ class Counter:
         of = f"({check.of}) AND " if check.of else ""
         if check.where:
             return f"{of}({check.where})"
-        used = self._used(check.table, check.column)
+        used = self._used(check.table, [check.column])
         return f"{check.column} IN (SELECT used.concept_id FROM {used} WHERE {of}({check.concept}))"
 
     # -------------------------------------------------------------- running

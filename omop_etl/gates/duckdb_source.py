@@ -27,7 +27,7 @@ __all__ = ["DuckDBDatasource", "DuckDBExecutionEngine", "gx"]
 _EngineClass = type[SqlAlchemyExecutionEngine]  # inside the data source the word `type` is GX's name of it
 
 
-class DuckDBExecutionEngine(SqlAlchemyExecutionEngine):  # type: ignore[misc]
+class DuckDBExecutionEngine(SqlAlchemyExecutionEngine):
     """GX's SQL engine with one connection that stays open."""
 
     @contextmanager
@@ -44,10 +44,10 @@ class DuckDBExecutionEngine(SqlAlchemyExecutionEngine):  # type: ignore[misc]
         self.engine.dispose()
 
 
-class DuckDBDatasource(SQLDatasource):  # type: ignore[misc]
+class DuckDBDatasource(SQLDatasource):
     """A DuckDB file as a GX data source."""
 
-    type: Literal["duckdb"] = "duckdb"
+    type: Literal["duckdb"] = "duckdb"  # type: ignore[assignment]  # GX's own sources do the same
 
     @property
     def execution_engine_type(self) -> _EngineClass:

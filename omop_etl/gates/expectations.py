@@ -23,7 +23,7 @@ COUNTS_TABLE = "check_count"
 METRIC = "table.violations"
 
 
-class TableViolations(TableMetricProvider):  # type: ignore[misc]
+class TableViolations(TableMetricProvider):
     """Code → (numerator, denominator), for all checks of the slice."""
 
     metric_name = METRIC
@@ -41,7 +41,7 @@ class TableViolations(TableMetricProvider):  # type: ignore[misc]
         return {code: (numerator, denominator) for code, numerator, denominator in rows.fetchall()}
 
 
-class ExpectViolationsWithinThreshold(BatchExpectation):  # type: ignore[misc]
+class ExpectViolationsWithinThreshold(BatchExpectation):
     """Expect the share of rows (or persons) that break a rule to be at most what the check bears.
 
     `warn` and `block` are percentages; the expectation fails above the lower of them. Its result holds the two counts and

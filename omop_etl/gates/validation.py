@@ -15,9 +15,18 @@ from omop_etl.gates.expectations import COUNTS_TABLE, ExpectViolationsWithinThre
 
 # isort: split
 from great_expectations.core.run_identifier import RunIdentifier
-from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+from great_expectations.data_context.types.base import (
+    DataContextConfig,
+    InMemoryStoreBackendDefaults,
+    ProgressBarsConfig,
+)
+from great_expectations.expectations.metadata_types import FailureSeverity
 
-_SEVERITY = {"BLOCK": "critical", "WARN": "warning", "REPORT": "info"}
+_SEVERITY = {
+    "BLOCK": FailureSeverity.CRITICAL,
+    "WARN": FailureSeverity.WARNING,
+    "REPORT": FailureSeverity.INFO,
+}
 _PAGES = "omop_etl.gates.data_docs"
 SITE_NAME = "gate"
 
@@ -96,7 +105,7 @@ def _context(docs: Path) -> Any:
         project_config=DataContextConfig(
             store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
             analytics_enabled=False,
-            progress_bars={"globally": False},
+            progress_bars=ProgressBarsConfig(globally=False),
             data_docs_sites={
                 SITE_NAME: {
                     "class_name": "SiteBuilder",

@@ -191,10 +191,10 @@ def tables_fit(opened: Slice) -> None:
     with duckdb.connect() as connection:
         for name, path in opened.tables.items():
             _fits(opened, path, wrong_columns(columns_of(connection, path), name))
-        for path, columns in ((LEDGER, LEDGER_COLUMNS), (PERSON_LINK, PERSON_LINK_COLUMNS)):
-            if (opened.folder / path).is_file():
-                found = columns_of(connection, opened.folder / path)
-                _fits(opened, opened.folder / path, compare_columns(found, columns))
+        for name, columns in ((LEDGER, LEDGER_COLUMNS), (PERSON_LINK, PERSON_LINK_COLUMNS)):
+            path = opened.folder / name
+            if path.is_file():
+                _fits(opened, path, compare_columns(columns_of(connection, path), columns))
 
 
 def _fits(opened: Slice, path: Path, problems: list[str]) -> None:

@@ -99,7 +99,7 @@ def build(
     with whole_file(out) as partial:
         _clear(partial)
         try:
-            config = {"memory_limit": memory_limit, "temp_directory": str(_beside(partial, "spill"))}
+            config: dict[str, Any] = {"memory_limit": memory_limit, "temp_directory": str(_beside(partial, "spill"))}
             with duckdb.connect(str(partial), config=config) as connection:
                 rows = _fill(connection, sources, concepts, vocabulary is not None, progress)
                 connection.execute("CHECKPOINT")

@@ -42,7 +42,9 @@ def serve(warehouse: Path, url: str, schema: str = "omop", *, progress: Progress
 
     fresh, spent = f"{schema}_new", f"{schema}_old"
     with open_read_only(warehouse) as source, _refusals(schema), psycopg.connect(url, autocommit=True) as target:
-        target.execute("SET lock_timeout = '60s'")  # a reader that holds on to the tables before last is reported, not waited for
+        target.execute(
+            "SET lock_timeout = '60s'"
+        )  # a reader that holds on to the tables before last is reported, not waited for
         _drop(target, fresh, spent)
         target.execute(_sql("CREATE SCHEMA {}", fresh))
         for statement in ddl("postgresql", keys=False, schema=fresh):
@@ -166,10 +168,10 @@ def _drop(target: "psycopg.Connection[Any]", *schemas: str) -> None:
 def _sql(text: str, *names: str) -> Any:
     from psycopg import sql
 
-    return sql.SQL(text).format(*map(sql.Identifier, names))  # type: ignore[arg-type]
+    return sql.SQL(text).format(*map(sql.Identifier, names))
 
 
 def _text(statement: str) -> Any:
     from psycopg import sql
 
-    return sql.SQL(statement)  # type: ignore[arg-type]
+    return sql.SQL(statement)

@@ -1,0 +1,52 @@
+"""What the gate's tests share: the vocabulary of the tiny slice, the checks that a slice breaks, and a gated slice."""
+
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from omop_etl.gates import Verdict, gate, verdict_of
+from omop_etl.gates.counting import Count, Counter
+from omop_etl.gates.definitions import definitions
+from omop_etl.gates.slices import open_slice
+from omop_etl.vocabulary import open_vocabulary
+from tests.slices import write_slice, write_vocabulary
+
+# Great Expectations takes seconds to import: the tests that run it share one process
+one_process = pytest.mark.xdist_group("great-expectations")
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vocabulary folder that knows the concepts of the tiny slice."""
+    return write_vocabulary(tmp_path_factory.mktemp("vocabulary") / "athena")
+
+
+@pytest.fixture(scope="session")
+def gated(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> tuple[Path, Path, Verdict]:
+    """A clean slice and its gate folder, to be read only."""
+    home = tmp_path_factory.mktemp("gated")
+    write_slice(home / "slice")
+    verdict = gate(home / "slice", home / "gate", site="prova", vocabulary=vocabulary)
+    return home / "slice", home / "gate", verdict
+
+
+def counted(slice_: Path, vocabulary: Path, rejects: Path | None = None) -> dict[str, Count]:
+    """Code → count of every check on a slice, without Great Expectations; reject files where `rejects` names a folder."""
+    opened = open_slice(slice_)
+    with duckdb.connect(config={"threads": 1}) as connection:
+        counter = Counter(connection, opened, open_vocabulary(vocabulary), definitions(opened.extracted_to))
+        counts = counter.count()
+        for count in counts if rejects else ():
+            if count.numerator and not count.check.structural:
+                counter.reject(count, rejects / f"{count.check.code}.parquet")
+    return {count.check.code: count for count in counts}
+
+
+def broken(counts: dict[str, Count]) -> dict[str, str]:
+    """Code → WARN or BLOCK of the checks that do not pass."""
+    verdicts = {
+        code: verdict_of(count.numerator, count.denominator, count.check.warn, count.check.block)
+        for code, count in counts.items()
+    }
+    return {code: verdict for code, verdict in verdicts.items() if verdict != "PASS"}
