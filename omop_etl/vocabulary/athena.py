@@ -134,6 +134,7 @@ def _convert(athena: Path, files: dict[str, Path], folder: Path, progress: Calla
     config: dict[str, Any] = {"memory_limit": _MEMORY, "temp_directory": str(spill), "preserve_insertion_order": False}
     rows = {}
     with ThreadPoolExecutor(1) as pool, machine_errors(str(folder)), duckdb.connect(config=config) as connection:
+        connection.execute("SET enable_progress_bar = false")  # the caller is told which file is read
         hashes = pool.map(_sha256, files.values())
         for name, path in files.items():
             progress(path.name)

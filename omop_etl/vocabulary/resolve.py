@@ -12,7 +12,7 @@ import duckdb
 from omop_etl.config import Site
 from omop_etl.vocabulary.athena import Vocabulary
 from omop_etl.vocabulary.code_maps import MapRow, keys_of, read_folder, study_folder
-from omop_etl.vocabulary.systems import candidates
+from omop_etl.vocabulary.systems import FORMS, system_key, vocabularies
 
 ORIGINS = ("site", "study", "vocabulary")
 # a value belongs to a row that can hold one
@@ -55,7 +55,8 @@ def attach(
 _HELPERS = (
     "vocabulary_code",
     "vocabulary_candidate",
-    "vocabulary_key",
+    "vocabulary_rule",
+    "vocabulary_form",
     "vocabulary_map",
     "vocabulary_source",
     "vocabulary_answer",
@@ -79,28 +80,32 @@ def _fill(connection: duckdb.DuckDBPyConnection, table: str, columns: dict[str, 
 
 
 def _tell_candidates(connection: duckdb.DuckDBPyConnection, codes_used: str) -> None:
-    """vocabulary_code (number, system, code, known), vocabulary_candidate (number, form, place, vocabulary_id, code)
-    and vocabulary_key (number, key, form, code): where each code is looked for."""
+    """vocabulary_code (number, system, code) and vocabulary_candidate (number, form, place, vocabulary_id, key, code).
+
+    A candidate is where and how a code is looked for: `form` 0 as written, 1 in the form of its system; `place` of the
+    vocabulary among the system's; `key` as code maps use it. A system that is not known has one candidate, without vocabulary.
+    """
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE vocabulary_code AS "
         f"SELECT (row_number() OVER (ORDER BY system, code))::INTEGER AS number, system, code "
         f"FROM (SELECT DISTINCT coalesce(system, '') AS system, code FROM {codes_used} WHERE code IS NOT NULL)"
     )
-    keys_by_system: dict[str, tuple[str, ...]] = {}
-    tries, keys = [], []
-    for number, system, code in connection.execute("SELECT number, system, code FROM vocabulary_code").fetchall():
-        found = candidates(system, code)
-        tries += [(number, form, place, vocabulary_id, other) for form, place, vocabulary_id, other in found]
-        if found:
-            keys += [(number, f"vocabulary:{vocabulary_id}", form, other) for form, _, vocabulary_id, other in found]
-        else:
-            if system not in keys_by_system:
-                keys_by_system[system] = keys_of(system)
-            keys += [(number, key, 0, code) for key in keys_by_system[system]]
-    types = {"number": "INTEGER", "form": "INTEGER", "place": "INTEGER", "vocabulary_id": "VARCHAR", "code": "VARCHAR"}
-    _fill(connection, "vocabulary_candidate", types, tries)
-    types = {"number": "INTEGER", "key": "VARCHAR", "form": "INTEGER", "code": "VARCHAR"}
-    _fill(connection, "vocabulary_key", types, keys)
+    rules, others = [], []
+    for (system,) in connection.execute("SELECT DISTINCT system FROM vocabulary_code ORDER BY 1").fetchall():
+        known = vocabularies().get(system_key(system), ())
+        rules += [(system, place, known[place][0] if known else None, key) for place, key in enumerate(keys_of(system))]
+        for place, (_, form) in enumerate(known):
+            if form:
+                others.append((system, place, FORMS[form]))
+    rule_types = {"system": "VARCHAR", "place": "INTEGER", "vocabulary_id": "VARCHAR", "key": "VARCHAR"}
+    _fill(connection, "vocabulary_rule", rule_types, rules)
+    forms = []
+    for system, place, form_of in others:
+        literal = "'" + system.replace("'", "''") + "'"
+        found = connection.execute(f"SELECT number, code FROM vocabulary_code WHERE system = {literal}").fetchall()
+        forms += [(number, place, form_of(code)) for number, code in found]
+    _fill(connection, "vocabulary_form", {"number": "INTEGER", "place": "INTEGER", "code": "VARCHAR"}, forms)
+    connection.execute(_CANDIDATES)
 
 
 def _tell_map_rows(connection: duckdb.DuckDBPyConnection, rows: list[MapRow]) -> None:
@@ -123,9 +128,23 @@ def _tell_map_rows(connection: duckdb.DuckDBPyConnection, rows: list[MapRow]) ->
 
 def _wanted(connection: duckdb.DuckDBPyConnection) -> str:
     """The vocabularies to look in, as literals, so that the Parquet reader skips the others' row groups."""
-    found = connection.execute("SELECT DISTINCT vocabulary_id FROM vocabulary_candidate ORDER BY 1").fetchall()
+    found = connection.execute(
+        "SELECT DISTINCT vocabulary_id FROM vocabulary_rule WHERE vocabulary_id IS NOT NULL ORDER BY 1"
+    ).fetchall()
     return ", ".join("'" + name.replace("'", "''") + "'" for (name,) in found) or "''"
 
+
+_CANDIDATES = """
+CREATE OR REPLACE TEMP TABLE vocabulary_candidate AS
+SELECT u.number, 0 AS form, r.place, r.vocabulary_id, r.key, u.code
+FROM vocabulary_code u JOIN vocabulary_rule r ON r.system = u.system
+UNION ALL
+SELECT u.number, 1 AS form, r.place, r.vocabulary_id, r.key, f.code
+FROM vocabulary_form f
+JOIN vocabulary_code u ON u.number = f.number
+JOIN vocabulary_rule r ON r.system = u.system AND r.place = f.place
+WHERE f.code <> u.code AND f.code <> ''
+"""
 
 # the vocabulary's own concept of each code: as written before in another form, then the system's first vocabulary
 _SOURCES = """
@@ -147,7 +166,7 @@ WITH proposed AS (
     SELECT number, origin, concept_id, is_value, min(place) AS place, true AS valid
     FROM (
         SELECT k.number, m.origin, m.concept_id, m.is_value, m.place, k.form
-        FROM vocabulary_key k JOIN vocabulary_map m ON m.key = k.key AND m.code = k.code
+        FROM vocabulary_candidate k JOIN vocabulary_map m ON m.key = k.key AND m.code = k.code
         QUALIFY k.form = min(k.form) OVER (PARTITION BY k.number, m.origin)
     )
     GROUP BY number, origin, concept_id, is_value
@@ -205,10 +224,10 @@ followed AS (
 known AS (
     SELECT number, first(vocabulary_id ORDER BY place) AS vocabulary_id,
         bool_or(vocabulary_id IN (SELECT vocabulary_id FROM concept)) AS loaded
-    FROM vocabulary_candidate GROUP BY number
+    FROM vocabulary_candidate WHERE vocabulary_id IS NOT NULL GROUP BY number
 ),
 mapped_system AS (
-    SELECT DISTINCT k.number FROM vocabulary_key k WHERE k.key IN (SELECT key FROM vocabulary_map)
+    SELECT DISTINCT k.number FROM vocabulary_candidate k WHERE k.key IN (SELECT key FROM vocabulary_map)
 )
 SELECT
     u.system,
