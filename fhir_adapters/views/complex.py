@@ -10,6 +10,7 @@ from typing import Any
 
 from fhir_adapters.views.elements import STORAGE, Read, element, elements, is_a
 from fhir_adapters.views.errors import PathError, wrong
+from fhir_adapters.views.navigation import unpacked
 from fhir_adapters.views.values import Value, as_list, fresh, quote, single
 
 FIELDS_TAG = "palmares/fields"
@@ -38,7 +39,7 @@ def complex_column(value: Value, node: dict[str, Any], collection: bool, place: 
         for path in str(fields).split(","):
             _mark(value.type, wanted, value.read, path.strip(), f"{place}.tag")
     sql = f"coalesce({as_list(value)}, [])" if collection else single(value)
-    if value.read.fields.keys() == wanted.fields.keys() and value.read.structure() == wanted.structure():
+    if value.read.structure() == wanted.structure():
         return sql
     many = Read(many=collection, fields=value.read.fields)
     return _project(sql, many, Read(many=collection, fields=wanted.fields))
@@ -74,12 +75,7 @@ def _mark_all(type_: str, wanted: Read, read: Read, above: tuple[str, ...]) -> N
 def _project(sql: str, read: Read, wanted: Read) -> str:
     """The struct with only the wanted fields, out of one that other columns read more of."""
     if read.raw:
-        form = quote(read.structure())
-        if not read.many:
-            sql = f"from_json({sql}, {form})"
-        else:
-            x = fresh()
-            sql = f"list_transform({sql}, lambda {x}: from_json({x}, {form}))"
+        sql = unpacked(sql, read)
     elif read.leaf or (read.structure() == wanted.structure()):
         return sql
     if read.many:

@@ -15,9 +15,9 @@ from typing import Any
 from fhir_adapters.views.complex import complex_column, complex_type
 from fhir_adapters.views.elements import NUMBERS, STORAGE, Read, is_resource, known_type
 from fhir_adapters.views.errors import PATH, PathError, wrong
-from fhir_adapters.views.expressions import Scope, compile_node
+from fhir_adapters.views.expressions import compile_node
 from fhir_adapters.views.parser import Literal, parse
-from fhir_adapters.views.values import PLACE, Value, as_list, fresh, quote, restart_names, single, typed
+from fhir_adapters.views.values import PLACE, Scope, Value, as_list, fresh, quote, restart_names, single, typed
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _ITERATIONS = ("forEach", "forEachOrNull", "repeat")
@@ -131,7 +131,7 @@ class _Compiler:
         sql = f'{_ROOT}."{item}"'
         focus = replace(value, guard="") if value.root else Value(value.type, sql, text=value.text, read=value.read)
         row_index = f'{_ROOT}."{index}"' if uses_index else "0"
-        inner = replace(scope, this=focus, row_index=row_index, blank=kind == "forEachOrNull")
+        inner = replace(scope, this=focus, context=focus, row_index=row_index, blank=kind == "forEachOrNull")
         return inner, f"{sql} IS NOT NULL" if alive or kind == "forEachOrNull" else ""
 
     def repeat(self, paths: Any, place: str, scope: Scope) -> Value:
@@ -347,7 +347,7 @@ def compile_view(view: dict[str, Any]) -> CompiledView:
         restart_names()
         compiler = _Compiler(view, resource, read, constants)
         this = Value(resource, f'{_ROOT}."resourceType"', read=read, root=True)
-        scope = Scope(this, this, "0", constants)
+        scope = Scope(this, this, this, "0", constants)
         filters = [f'{_ROOT}."resourceType" = {quote(resource)}']
         for n, node in enumerate(_list(view, "where", "")):
             filters.append(_filter(compiler, node, f"where[{n}]", scope))

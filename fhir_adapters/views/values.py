@@ -11,6 +11,7 @@ from itertools import count
 
 from fhir_adapters.views.elements import BOOLEANS, INTEGERS, STORAGE, Element, Read
 from fhir_adapters.views.errors import MANY, PathError
+from fhir_adapters.views.parser import Literal
 
 Item = Callable[[str], str]
 
@@ -42,6 +43,28 @@ class Value:
 
 
 EMPTY = Value("empty", "NULL")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where an expression stands: its focus, where its path began, the resource, `%rowIndex`, `$index`, the constants.
+
+    `blank` tells that the innermost iteration is a forEachOrNull, whose `%rowIndex` is 0 in the row without an element.
+    """
+
+    this: Value
+    context: Value
+    resource: Value
+    row_index: str
+    constants: dict[str, Literal]
+    index: str = ""
+    blank: bool = False
+
+    def at(self, this: Value, index: str = "") -> "Scope":
+        """The same place with another focus."""
+        return replace(self, this=this, index=index)
+
+
 _names: ContextVar[Iterator[int]] = ContextVar("lambda names")
 PLACE: ContextVar[str] = ContextVar("place of the path in the definition", default="")
 

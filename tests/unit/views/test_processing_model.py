@@ -100,7 +100,7 @@ def same(view: dict[str, Any], resources: list[dict[str, Any]]) -> None:
     assert all(list(row) == order for row in found)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(selects("Patient", "p", 2), min_size=1, max_size=2), st.lists(patients, min_size=1, max_size=3))
 def test_nested_selects_and_unions(made: list[dict[str, Any]], resources: list[dict[str, Any]]) -> None:
     renamed = [json.loads(json.dumps(one).replace('"name": "p', f'"name": "p{n}')) for n, one in enumerate(made)]
@@ -119,7 +119,7 @@ entries = st.deferred(
 ways = st.sampled_from([["item"], ["item", "answer.item"], ["answer.item", "item"]])
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(entries, max_size=2), ways, ways, st.sampled_from(["plain", "inside", "around", "union"]))
 def test_repeat(found: list[dict[str, Any]], way: list[str], other: list[str], form: str) -> None:
     column = [{"name": "link", "path": "linkId"}, {"name": "place", "path": "%rowIndex", "type": "integer"}]
