@@ -2,7 +2,7 @@
 
 The model is fhir.resources' R4B (R4 with corrections; types that only R4 has are not held against a model). It is stricter than
 the mapping in three respects, which are tolerated: an id with other printable characters, as some systems write them; a
-date or dateTime that `partial_dates` can read although the form is not FHIR's (no offset, no seconds); and whatever is wrong
+date or dateTime that `partial_dates` can read although the form is not FHIR's (a time without offset); and whatever is wrong
 within an element that nothing reads (`mappings/codes/fhir/unread_elements.csv`), so that no patient is lost for a name.
 
 The codes of required bindings that the mapping relies on stand in `mappings/codes/fhir/required_codes.csv` (FHIR R4 4.0.1, the

@@ -581,7 +581,7 @@ _MUTANT = st.builds(
 
 @given(
     st.sampled_from(["data.ndjson", "data.json", "data.ndjson.gz", "data.json.zst"]),
-    st.lists(st.binary(max_size=60) | _MUTANT | _RESOURCE.map(orjson.dumps), max_size=6),
+    st.lists(st.binary(max_size=60) | _MUTANT | _RESOURCE.map(lambda item: json.dumps(item).encode()), max_size=6),
     st.booleans(),
 )
 @settings(max_examples=EXAMPLES * 2, deadline=None, derandomize=DERANDOMIZE)
