@@ -18,7 +18,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-FACTS = Path(__file__).with_name("r4_elements.csv")
+FACTS = Path("fhir_adapters", "views", "r4_elements.csv")
 _FHIR_NAMES = {"encodedBytes": "base64Binary", "uuidVersion": "uuid"}  # pydantic's own names for two FHIR primitives
 
 
@@ -86,19 +86,9 @@ def _rows() -> list[tuple[str, str, str, str]]:
 
 
 def generated() -> dict[Path, str]:
-    """The generated files of this room, path → content: a stale one differs from what stands there."""
+    """The generated file of this room: its path from the repository's root, and the text that it should hold."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "type", "many", "choice"))
     writer.writerows(_rows())
     return {FACTS: text.getvalue()}
-
-
-def main() -> None:
-    """Write the generated files anew."""
-    for path, content in generated().items():
-        path.write_text(content, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
