@@ -1,0 +1,57 @@
+-- DiagnosticReport → a note per report, and an event for a code that is no kind of document. The results are Observations.
+
+-- ## read
+SELECT
+    CASE
+        WHEN status = 'entered-in-error' THEN 'X-ERROR'
+        WHEN status = 'cancelled' THEN 'X-CANCELLED'
+        WHEN status = 'registered' THEN 'X-PLANNED'
+        WHEN status = 'unknown' THEN 'X-UNKNOWN-STATUS'
+        WHEN modified THEN 'Q-MODIFIER'
+        WHEN starts_at(start_text) IS NULL THEN no_date(start_text)
+        WHEN code_codings = [] AND code_text IS NULL AND NOT has_text THEN 'X-NO-CODE'
+    END AS reason,
+    reference_key(subject, 'Patient') AS person_key,
+    reference_key(encounter, 'Encounter') AS visit_key,
+    coalesce(provider_key(performers[1]), provider_key(performers[2]), provider_key(performers[3])) AS provider_key,
+    code_codings,
+    -- a title that is no more than the name of the code; any other text may hold a name
+    CASE WHEN list_contains(list_transform(code_codings, lambda c: c.display), code_text) THEN left(code_text, 250) END AS note_title,
+    starts_at(start_text) AS start_datetime,
+    is_partial(start_text) AS start_imputed,
+    coalesce(
+        type_concept('DiagnosticReport', 'category', categories[1]),
+        type_concept('DiagnosticReport', 'category', categories[2]),
+        type_concept('DiagnosticReport', 'category', categories[3])
+    ) AS type_concept_id
+FROM (SELECT *, coalesce(effective_datetime, effective_start, issued) AS start_text FROM flat)
+
+-- ## event
+SELECT
+    c.cdm_table,
+    coalesce(c.discriminator, '') AS discriminator,
+    c.code_no,
+    c.concept_id,
+    c.source_value,
+    coalesce(c.source_concept_id, 0) AS source_concept_id,
+    r.start_datetime,
+    r.start_imputed,
+    origin(false, r.start_imputed, coalesce(
+        r.type_concept_id, type_concept('DiagnosticReport', 'domain', c.domain_id), type_concept('DiagnosticReport', 'default', '')
+    )) AS type_concept_id
+FROM included r
+JOIN chosen_code c ON c.list_key = r.code_key
+-- a kind of document, or a code without a concept: the note says it
+WHERE c.concept_id > 0 AND c.domain_id <> 'Note'
+
+-- ## note
+SELECT
+    r.start_datetime,
+    r.start_imputed,
+    origin(false, r.start_imputed, type_concept('DiagnosticReport', 'default', '')) AS type_concept_id,
+    coalesce(k.concept_id, 0) AS note_class_concept_id,
+    r.note_title,
+    k.code_no AS kind_no,
+    k.source_value
+FROM included r
+LEFT JOIN chosen_kind k ON k.list_key = r.code_key

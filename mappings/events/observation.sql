@@ -1,0 +1,198 @@
+-- Observation → measurement or observation, by the domain of its code; each component is a row of its own.
+
+-- ## read
+SELECT
+    CASE
+        WHEN status = 'entered-in-error' THEN 'X-ERROR'
+        WHEN status = 'cancelled' THEN 'X-CANCELLED'
+        WHEN status = 'registered' THEN 'X-PLANNED'
+        WHEN status = 'unknown' THEN 'X-UNKNOWN-STATUS'
+        WHEN modified THEN 'Q-MODIFIER'
+        WHEN starts_at(start_text) IS NULL THEN no_date(start_text)
+        WHEN code_codings = [] AND NOT code_has_text AND components = [] THEN 'X-NO-CODE'
+        -- nothing was measured or asked; "performed, result unknown" stays as a row without a value
+        WHEN NOT has_value AND components = [] AND data_absent AND absent_without_row(data_absent_code) THEN 'X-DATA-ABSENT'
+        -- a panel without a value of its own: its members hold the values
+        WHEN NOT has_value AND NOT data_absent AND components = [] AND has_members THEN 'X-PANEL'
+    END AS reason,
+    reference_key(subject, 'Patient') AS person_key,
+    reference_key(encounter, 'Encounter') AS visit_key,
+    coalesce(provider_key(performers[1]), provider_key(performers[2]), provider_key(performers[3])) AS provider_key,
+    code_codings,
+    value_codings,
+    starts_at(start_text) AS start_datetime,
+    is_partial(start_text) AS start_imputed,
+    coalesce(
+        type_concept('Observation', 'category', categories[1]),
+        type_concept('Observation', 'category', categories[2]),
+        type_concept('Observation', 'category', categories[3]),
+        type_concept('Observation', 'default', '')
+    ) AS type_concept_id,
+    reported_by(performers[1], subject) AS reported,
+    -- an unmapped code stays where its kind of observation is at home
+    CASE
+        WHEN coalesce(value_number, value_integer) IS NOT NULL
+            OR list_has_any(categories, ['laboratory', 'vital-signs']) THEN 'measurement'
+        ELSE 'observation'
+    END AS home_table,
+    identifies(code_codings) AS identifying,
+    has_value,
+    data_absent,
+    coalesce(value_number, value_integer, value_numerator / nullif(value_denominator, 0)) AS value_as_number,
+    value_comparator AS comparator,
+    coalesce(value_unit_system, CASE WHEN coalesce(value_unit_code, value_unit, value_range_unit) IS NOT NULL
+        THEN 'http://unitsofmeasure.org' END) AS unit_system,
+    coalesce(value_unit_code, value_unit, value_range_unit) AS unit_code,
+    coalesce(value_unit, value_unit_code, value_range_unit) AS unit_text,
+    value_text(value_string, value_boolean, value_datetime, value_time, value_low, value_high, value_numerator, value_denominator,
+        value_start, value_end) AS value_as_string,
+    boolean_concept(value_boolean) AS value_boolean_concept_id,
+    CASE WHEN NOT has_value AND data_absent THEN coalesce(data_absent_code, 'unknown') END AS absent,
+    interpretation,
+    range_low,
+    range_high,
+    coalesce(reference_key(focus, 'Condition'), reference_key(focus, 'Observation')) AS focus_key,
+    nullif(components, []) AS components
+FROM (
+    SELECT
+        *,
+        coalesce(effective_datetime, effective_start, effective_instant, issued) AS start_text,
+        coalesce(value_number, value_integer) IS NOT NULL OR value_codings <> [] OR value_has_text
+            OR coalesce(value_string, value_datetime, value_time, value_start, value_end) IS NOT NULL OR value_boolean IS NOT NULL
+            OR coalesce(value_low, value_high, value_numerator) IS NOT NULL OR interpretation IS NOT NULL AS has_value
+    FROM flat
+)
+
+-- ## stage observation_component
+-- one row per component that says something; a component with a modifier extension must not be read as if it had none
+SELECT
+    id,
+    key,
+    position,
+    list_key(c.code.coding) AS code_key,
+    c.code.coding AS code_codings,
+    identifies(c.code.coding) AS identifying,
+    list_key(c.valueCodeableConcept.coding) AS value_key,
+    c.valueCodeableConcept.coding AS value_codings,
+    coalesce(
+        try_cast(c.valueQuantity.value AS DOUBLE), try_cast(c.valueInteger AS DOUBLE),
+        try_cast(c.valueRatio.numerator.value AS DOUBLE) / nullif(try_cast(c.valueRatio.denominator.value AS DOUBLE), 0)
+    ) AS value_as_number,
+    c.valueQuantity.comparator AS comparator,
+    coalesce(c.valueQuantity.system, CASE WHEN coalesce(c.valueQuantity.code, c.valueQuantity.unit, c.valueRange.low.code)
+        IS NOT NULL THEN 'http://unitsofmeasure.org' END) AS unit_system,
+    coalesce(c.valueQuantity.code, c.valueQuantity.unit, c.valueRange.low.code) AS unit_code,
+    coalesce(c.valueQuantity.unit, c.valueQuantity.code, c.valueRange.low.code) AS unit_text,
+    value_text(c.valueString, try_cast(c.valueBoolean AS BOOLEAN), c.valueDateTime, c.valueTime,
+        try_cast(c.valueRange.low.value AS DOUBLE), try_cast(c.valueRange.high.value AS DOUBLE),
+        try_cast(c.valueRatio.numerator.value AS DOUBLE), try_cast(c.valueRatio.denominator.value AS DOUBLE),
+        c.valuePeriod.start, c.valuePeriod.end) AS value_as_string,
+    boolean_concept(try_cast(c.valueBoolean AS BOOLEAN)) AS value_boolean_concept_id,
+    c.dataAbsentReason IS NOT NULL AS data_absent,
+    c.dataAbsentReason.coding[1].code AS data_absent_code,
+    c.valueCodeableConcept.text IS NOT NULL AS value_has_text,
+    c.interpretation[1].coding[1].code AS interpretation,
+    try_cast(c.referenceRange[1].low.value AS DOUBLE) AS range_low,
+    try_cast(c.referenceRange[1].high.value AS DOUBLE) AS range_high,
+    coalesce(len(c.modifierExtension), 0) > 0 AS modified,
+    -- it holds a value, or the word that there was a result which is not known
+    NOT modified AND code_key IS NOT NULL AND (
+        value_key IS NOT NULL OR value_as_number IS NOT NULL OR value_as_string IS NOT NULL OR interpretation IS NOT NULL
+        OR value_boolean_concept_id IS NOT NULL OR value_has_text OR data_absent AND NOT absent_without_row(data_absent_code)
+    ) AS speaks
+FROM (
+    SELECT id, key, unnest(components) AS c, generate_subscripts(components, 1) AS position
+    FROM stage
+    WHERE components IS NOT NULL
+)
+
+-- ## event
+-- the observation itself
+SELECT
+    CASE WHEN r.has_value OR r.data_absent OR coalesce(c.source_vocabulary_id, '') <> 'LOINC' AND r.components IS NULL
+        THEN coalesce(c.cdm_table, r.home_table) END AS cdm_table,
+    -- a LOINC code asks; without an answer it says nothing. Another code (a finding, a RECIST response) is the answer itself
+    CASE WHEN r.has_value OR r.data_absent OR coalesce(c.source_vocabulary_id, '') <> 'LOINC' AND r.components IS NULL
+        THEN NULL WHEN r.components IS NULL THEN 'X-NO-VALUE' ELSE 'X-PANEL' END AS exclusion,
+    coalesce(c.discriminator, '') AS discriminator,
+    c.code_no,
+    coalesce(c.concept_id, 0) AS concept_id,
+    c.source_value,
+    coalesce(c.source_concept_id, 0) AS source_concept_id,
+    r.start_datetime,
+    r.start_imputed,
+    origin(r.reported, r.start_imputed, r.type_concept_id) AS type_concept_id,
+    r.value_as_number,
+    CASE WHEN NOT r.identifying THEN r.value_as_string END AS value_as_string,
+    -- an answer that does not map is 0; where the code itself says a value ("Maps to value"), that
+    coalesce(v.concept_id, r.value_boolean_concept_id, c.value_concept_id, CASE WHEN r.value_key IS NOT NULL THEN 0 END)
+        AS value_as_concept_id,
+    coalesce(v.source_value, r.absent, CASE WHEN r.value_as_number IS NULL THEN r.interpretation END) AS value_source_value,
+    v.code_no AS value_no,
+    operator_concept(r.comparator) AS operator_concept_id,
+    u.code_no AS unit_no,
+    u.concept_id AS unit_concept_id,
+    left(r.unit_text, 50) AS unit_source_value,
+    u.source_concept_id AS unit_source_concept_id,
+    r.range_low,
+    r.range_high,
+    left(r.interpretation, 50) AS qualifier_source_value,
+    r.focus_key
+FROM included r
+LEFT JOIN chosen_code c ON c.list_key = r.code_key
+LEFT JOIN chosen_value v ON v.list_key = r.value_key
+LEFT JOIN unit u ON u.system = r.unit_system AND u.code = r.unit_code
+
+-- ## event component
+-- its components: date, person and visit are the observation's
+SELECT
+    CASE WHEN s.speaks THEN coalesce(c.cdm_table, CASE WHEN s.value_as_number IS NOT NULL THEN 'measurement' ELSE r.home_table END) END
+        AS cdm_table,
+    CASE WHEN s.modified THEN 'Q-MODIFIER' WHEN s.code_key IS NULL THEN 'X-NO-CODE' WHEN NOT s.speaks THEN 'X-NO-VALUE' END AS exclusion,
+    'component/' || s.position || coalesce(c.discriminator, '') AS discriminator,
+    c.code_no,
+    coalesce(c.concept_id, 0) AS concept_id,
+    c.source_value,
+    coalesce(c.source_concept_id, 0) AS source_concept_id,
+    r.start_datetime,
+    r.start_imputed,
+    origin(r.reported, r.start_imputed, r.type_concept_id) AS type_concept_id,
+    s.value_as_number,
+    CASE WHEN NOT s.identifying THEN s.value_as_string END AS value_as_string,
+    coalesce(v.concept_id, s.value_boolean_concept_id, c.value_concept_id, CASE WHEN s.value_key IS NOT NULL THEN 0 END)
+        AS value_as_concept_id,
+    coalesce(
+        v.source_value, CASE WHEN s.data_absent THEN coalesce(s.data_absent_code, 'unknown') END,
+        CASE WHEN NOT s.identifying THEN left(s.value_as_string, 50) END
+    ) AS value_source_value,
+    v.code_no AS value_no,
+    operator_concept(s.comparator) AS operator_concept_id,
+    u.code_no AS unit_no,
+    u.concept_id AS unit_concept_id,
+    left(s.unit_text, 50) AS unit_source_value,
+    u.source_concept_id AS unit_source_concept_id,
+    s.range_low,
+    s.range_high,
+    left(s.interpretation, 50) AS qualifier_source_value,
+    r.focus_key
+FROM stage_observation_component s
+JOIN included r ON r.key = s.key
+LEFT JOIN chosen_component_code c ON c.list_key = s.code_key
+LEFT JOIN chosen_component_value v ON v.list_key = s.value_key
+LEFT JOIN unit u ON u.system = s.unit_system AND u.code = s.unit_code
+
+-- ## death
+-- who has a cause of death has died; its day counts where the patient's own record has none
+SELECT
+    r.id AS resource_id,
+    r.person_id,
+    2 AS priority,
+    r.start_datetime,
+    r.start_imputed,
+    origin(false, r.start_imputed, type_concept('Patient', 'default', '')) AS type_concept_id,
+    v.concept_id AS cause_concept_id,
+    v.source_value AS cause_source_value,
+    v.source_concept_id AS cause_source_concept_id
+FROM included r
+JOIN chosen_code c ON c.list_key = r.code_key AND is_cause_of_death(c.concept_id)
+JOIN chosen_value v ON v.list_key = r.value_key

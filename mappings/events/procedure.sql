@@ -1,0 +1,43 @@
+-- Procedure → procedure_occurrence, or the table of its code's domain.
+
+-- ## read
+SELECT
+    CASE
+        WHEN status = 'entered-in-error' THEN 'X-ERROR'
+        WHEN status = 'not-done' THEN 'X-NOT-DONE'
+        WHEN status = 'preparation' THEN 'X-PLANNED'
+        -- broken off: what was done is not the procedure that the code names (f2o-060)
+        WHEN status = 'stopped' THEN 'X-STOPPED'
+        WHEN status = 'unknown' THEN 'X-UNKNOWN-STATUS'
+        WHEN modified THEN 'Q-MODIFIER'
+        WHEN starts_at(start_text) IS NULL THEN no_date(start_text)
+        WHEN code_codings = [] AND NOT code_has_text THEN 'X-NO-CODE'
+    END AS reason,
+    reference_key(subject, 'Patient') AS person_key,
+    reference_key(encounter, 'Encounter') AS visit_key,
+    coalesce(provider_key(performers[1]), provider_key(performers[2]), provider_key(recorder)) AS provider_key,
+    code_codings,
+    starts_at(start_text) AS start_datetime,
+    is_partial(start_text) AS start_imputed,
+    ends_at(performed_end) AS end_datetime,
+    is_partial(performed_end) AS end_imputed,
+    type_concept('Procedure', 'default', '') AS type_concept_id,
+    reported_by(asserter, subject) AS reported
+FROM (SELECT *, coalesce(performed_datetime, performed_start) AS start_text FROM flat)
+
+-- ## event
+SELECT
+    coalesce(c.cdm_table, 'procedure_occurrence') AS cdm_table,
+    coalesce(c.discriminator, '') AS discriminator,
+    c.code_no,
+    coalesce(c.concept_id, 0) AS concept_id,
+    c.source_value,
+    coalesce(c.source_concept_id, 0) AS source_concept_id,
+    c.value_concept_id AS value_as_concept_id,
+    r.start_datetime,
+    r.start_imputed,
+    r.end_datetime,
+    r.end_imputed,
+    origin(r.reported, r.start_imputed, r.type_concept_id) AS type_concept_id
+FROM included r
+LEFT JOIN chosen_code c ON c.list_key = r.code_key

@@ -1,0 +1,282 @@
+"""One mapping run, from the shards to the last file of the slice."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from fhir_adapters import partial_dates
+from fhir_adapters.errors import PalmaresError, machine_errors
+from fhir_adapters.knowledge import mappings_folder, table
+from fhir_adapters.landing import read_manifest
+from omop_etl import __version__, ledger
+from omop_etl.cdm import CDM_VERSION
+from omop_etl.config import Site
+from omop_etl.mapping import codes, codesets, slice
+from omop_etl.mapping.codesets import literal
+from omop_etl.mapping.reading import Reader, by_type
+from omop_etl.mapping.recipes import Recipe, recipes
+from omop_etl.mapping.rows import Rows
+from omop_etl.mapping.sql import statements
+from omop_etl.vocabulary import Vocabulary, open_vocabulary
+
+if TYPE_CHECKING:
+    from omop_etl.mapping import MapResult, Steps
+
+# what decides a slice, below mappings/; the vocabulary is told of by its lock
+_DECIDING = ("views", "events", "omop", "codes", "explanations/reasons.csv", "dates.toml")
+
+
+class ForeignTypes(Exception):
+    """A shard that is a source file itself holds lines of other types."""
+
+
+@dataclass
+class Run:
+    """`out` is written into; `work` holds the work file. With `strict`, a line of another type than its shard ends the run."""
+
+    site: Site
+    shards: Path
+    out: Path
+    work: Path
+    steps: "Steps"
+    jobs: int
+    memory_limit: str
+    mask: int
+    strict: bool = False
+
+    def go(self, vocabulary: Path | None, named: Path) -> "MapResult":
+        """Map. A failure of DuckDB is told without its words, which may hold a value."""
+        started = datetime.now(UTC)
+        with self.steps.step("opening"):
+            opened = open_vocabulary(vocabulary)
+        file = self.work / "work.duckdb"
+        file.unlink(missing_ok=True)
+        connection = duckdb.connect(str(file), config=self._settings())
+        try:
+            with machine_errors(str(named)):
+                return self._map(connection, opened, started, named)
+        except duckdb.Error as error:
+            raise PalmaresError("E-MAP-01", self.steps.now, detail=type(error).__name__) from None
+        finally:
+            connection.close()
+            file.unlink(missing_ok=True)
+
+    def _settings(self) -> dict[str, str | bool | int]:
+        return {
+            "threads": self.jobs,
+            "memory_limit": self.memory_limit,
+            "temp_directory": str(self.work / "spill"),
+            "preserve_insertion_order": False,
+        }
+
+    def _map(
+        self, connection: duckdb.DuckDBPyConnection, vocabulary: Vocabulary, started: datetime, named: Path
+    ) -> "MapResult":
+        from omop_etl.mapping import MapResult
+
+        step = self.steps.step
+        known = recipes()
+        with step("reading"):
+            self._define(connection, vocabulary)
+            reader = self._read(connection, known)
+        with step("resolving codes"):
+            codes.resolve(connection, vocabulary, self.site, reader.columns)
+        with step("mapping") as progress:
+            rows = Rows(connection, known, reader.columns, self.mask)
+            rows.places_and_staff()
+            rows.persons()
+            rows.visits()
+            rows.records(progress)
+        with step("balancing"):
+            slice.tell_origins(connection)
+            read = self._settle_resources(connection, reader, known)
+            ledger.write_lines(connection)
+        with step("writing"):
+            counts = slice.write_tables(connection, self.out)
+            slice.write_ledger(connection, self.out)
+            slice.write_side(connection, self.out, "patient" in reader.columns)
+            unmapped = slice.write_unmapped(connection, self.out, self.site.id)
+        with step("checking"):
+            apart = {*slice.DERIVED, "cdm_source"}
+            ledger.check(connection, read, {name: count for name, count in counts.items() if name not in apart})
+        return self._tell(connection, MapResult, vocabulary, started, named, counts, unmapped)
+
+    def _define(self, connection: duckdb.DuckDBPyConnection, vocabulary: Vocabulary) -> None:
+        connection.execute(partial_dates.MACROS)
+        codesets.define(connection)
+        values = {
+            "site": literal(self.site.id),
+            "site_name": literal(self.site.name),
+            "zone": literal(self.site.time_zone),
+            "release": literal(vocabulary.release or "unknown"),
+            "mask": str(self.mask),
+        }
+        for statement in (*statements("macros.sql", **values), *statements("shapes.sql")):
+            connection.execute(statement)
+
+    def _read(self, connection: duckdb.DuckDBPyConnection, known: dict[str, Recipe]) -> Reader:
+        manifest = read_manifest(self.shards)
+        careful = self.work / "careful"
+        careful.mkdir(exist_ok=True)
+        reader = Reader(connection, self.shards, careful, self.jobs)
+        reader.prepare()
+        for resource_type, shards in by_type(manifest.shards):
+            if resource_type in known:
+                reader.read(known[resource_type], shards)
+            else:
+                reader.read_bare(resource_type, shards)
+            if self.strict and reader.foreign:
+                raise ForeignTypes
+        self._tell_extraction(connection, reader)
+        return reader
+
+    def _tell_extraction(self, connection: duckdb.DuckDBPyConnection, reader: Reader) -> None:
+        """The macros extraction() and extracted_to(): the newest update in the delivery, else its newest record."""
+        zone = literal(self.site.time_zone)
+        updated = [f"SELECT max(last_updated) AS moment FROM stage_{stage}" for stage, names in reader.columns.items() if "last_updated" in names]
+        dated = [
+            f"SELECT max({name}) AS moment FROM stage_{stage} WHERE reason IS NULL"
+            for stage, names in reader.columns.items()
+            for name in ("start_datetime", "end_datetime")
+            if name in names and "reason" in names and not (stage == "device" and name == "end_datetime")
+        ]
+        newest = None
+        for parts, sql in ((updated, f"SELECT timezone({zone}, max(moment)) FROM ({{}})"), (dated, "SELECT max(moment) FROM ({})")):
+            if newest is None and parts:
+                row = connection.execute(sql.format(" UNION ALL ".join(parts))).fetchone()
+                newest = row[0] if row else None
+        told = f"TIMESTAMP '{newest}'" if newest else "NULL::TIMESTAMP"
+        connection.execute(f"CREATE OR REPLACE TEMP MACRO extraction() AS {told}")
+        connection.execute("CREATE OR REPLACE TEMP MACRO extracted_to() AS extraction()::DATE")
+
+    def _settle_resources(
+        self, connection: duckdb.DuckDBPyConnection, reader: Reader, known: dict[str, Recipe]
+    ) -> dict[str, int]:
+        """Fill `no_row`: each resource that wrote nothing, and why; resources read per type."""
+        types = {recipe.stage: resource_type for resource_type, recipe in known.items()}
+        below = {name for recipe in known.values() for name, _ in recipe.below()}
+        read: dict[str, int] = {}
+        bare = {shard.resource_type.lower(): shard.resource_type for shard in read_manifest(self.shards).shards}
+        for stage, names in reader.columns.items():
+            if stage in below:
+                continue
+            resource_type = types.get(stage) or bare[stage]
+            reasons, joins = ["s.reason"], ""
+            recipe = known.get(resource_type)
+            merged = recipe.parts("merged") if recipe else []
+            if merged:
+                connection.execute(f"CREATE OR REPLACE TEMP VIEW stage AS SELECT * FROM stage_{stage}")
+                joins += f" LEFT JOIN ({merged[0]}) m ON m.key = s.key"
+                reasons.append("m.reason")
+            if "person_key" in names:
+                joins += " LEFT JOIN person_of p ON p.key = s.person_key"
+                reasons.append("CASE WHEN s.person_key IS NULL THEN 'X-NO-SUBJECT' WHEN p.person_id IS NULL THEN 'X-NO-PERSON' END")
+            if stage == "encounter":
+                reasons.append("CASE WHEN s.start_datetime IS NULL THEN 'X-NO-DATE' END")
+            if recipe and recipe.parts("event"):
+                joins += (
+                    " LEFT JOIN (SELECT key, min(exclusion) AS exclusion FROM event WHERE cdm_table IS NULL "
+                    f"AND resource_type = {literal(resource_type)} GROUP BY key) e ON e.key = s.key"
+                )
+                reasons.append("e.exclusion")
+            # a type without rows needs no look at what was written
+            there = "" if recipe is None else (
+                f" ANTI JOIN (SELECT DISTINCT resource_id FROM written WHERE resource_type = {literal(resource_type)}) w ON w.resource_id = s.id"
+            )
+            connection.execute(
+                f"INSERT INTO no_row SELECT {literal(resource_type)}, s.id, coalesce({', '.join(reasons)}) FROM stage_{stage} s{joins}{there}"
+            )
+            row = connection.execute(f"SELECT count(*) FROM stage_{stage}").fetchone()
+            read[resource_type] = row[0] if row else 0
+        return read
+
+    def _tell(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        result: type["MapResult"],
+        vocabulary: Vocabulary,
+        started: datetime,
+        named: Path,
+        counts: dict[str, int],
+        unmapped: dict[str, int],
+    ) -> "MapResult":
+        """Write the manifest and give the result."""
+        resources = ledger.summary(connection)
+        outcomes: dict[str, int] = {}
+        for by_outcome in resources.values():
+            for outcome, count in by_outcome.items():
+                outcomes[outcome] = outcomes.get(outcome, 0) + count
+        share = connection.execute(
+            "SELECT count(*) FILTER (concept_id > 0) / nullif(count(*), 0) FROM event WHERE cdm_table IS NOT NULL"
+        ).fetchone()
+        links = connection.execute(
+            "SELECT count(*) FILTER (visit_occurrence_id IS NOT NULL AND NOT visit_by_date), count(*) FILTER (visit_by_date), "
+            "count(*) FILTER (visit_occurrence_id IS NULL) FROM event WHERE cdm_table IS NOT NULL"
+        ).fetchone()
+        mapped_share = round(share[0], 4) if share and share[0] is not None else None
+        extracted = connection.execute("SELECT extracted_to()::VARCHAR").fetchone()
+        guide = json.loads((mappings_folder() / "conformance" / "guide.json").read_text(encoding="utf-8"))
+        manifest = {
+            "site": self.site.id,
+            "derived": list(slice.DERIVED),
+            "tables": counts,
+            "resources": resources,
+            "exclusions": ledger.exclusions(connection),
+            "losses": self._losses(connection),
+            "visit_links": dict(zip(("by_reference", "by_date", "none"), links or (), strict=False)),
+            "unmapped": unmapped,
+            "mapped_share": mapped_share,
+            "vocabulary": vocabulary.lock,
+            "mappings_sha256": mappings_sha256(self.site),
+            "code_version": __version__,
+            "fhir_version": guide["fhir_version"],
+            "guide_version": guide["guide_version"],
+            "cdm_version": CDM_VERSION,
+            "time_zone": self.site.time_zone,
+            "extracted_to": extracted[0] if extracted else None,
+            "run": {
+                "started": started.isoformat(timespec="seconds"),
+                "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
+                "steps": self.steps.seconds,
+            },
+        }
+        (self.out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        return result(
+            slice=named,
+            resources=outcomes,
+            rows={name: count for name, count in counts.items() if count},
+            unmapped=unmapped,
+            mapped_share=mapped_share,
+            seconds=self.steps.seconds,
+        )
+
+    def _losses(self, connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+        """What was read of written resources and has no place in OMOP, counted (f2o-080)."""
+        found = {}
+        for row in table("conformance", "losses.csv"):
+            try:
+                answer = connection.execute(f"SELECT count(*) FROM {row['rows']}").fetchone()
+            except duckdb.CatalogException:
+                continue  # no resource of this type in the delivery
+            if answer and answer[0]:
+                found[row["loss"]] = answer[0]
+        return found
+
+
+def mappings_sha256(site: Site) -> str:
+    """Hash of everything in `mappings/` that decides what a slice holds, the site's own codes among it."""
+    folder = mappings_folder()
+    digest = hashlib.sha256()
+    files = [path for name in _DECIDING for path in ([folder / name] if (folder / name).is_file() else (folder / name).rglob("*"))]
+    for path in sorted(files):
+        if path.is_file():
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    if site.codes is not None and site.codes.is_dir():
+        for path in sorted(site.codes.glob("*.csv")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,135 @@
+"""Rows → the slice: Parquet per CDM table, ledger, worklist of unmapped codes, what stays in the hospital, manifest."""
+
+import csv
+import io
+from pathlib import Path
+
+import duckdb
+
+from omop_etl.cdm import duckdb_columns, tables
+from omop_etl.mapping.codesets import literal
+from omop_etl.mapping.recipes import cdm_selects
+
+# CDM table → relation that its SELECT reads, and which of its rows: where each row of the slice comes from
+_FROM = {
+    "person": ("row_person", "true"),
+    "location": ("row_location", "true"),
+    "care_site": ("row_care_site", "true"),
+    "provider": ("row_provider", "true"),
+    "visit_occurrence": ("row_visit", "visit_occurrence_id IS NULL"),
+    "visit_detail": ("row_visit", "visit_occurrence_id IS NOT NULL"),
+    "note": ("row_note", "true"),
+    "payer_plan_period": ("row_payer_plan_period", "true"),
+    "image_occurrence": ("row_image", "true"),
+    "death": ("row_death", "true"),
+}
+DERIVED = ("observation_period",)
+_NOBODYS = ("cdm_source",)
+_PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
+
+
+def tell_origins(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create the view `written`: cdm_table, cdm_id, resource_type, resource_id of each row that a resource wrote."""
+    parts = ["SELECT cdm_table, row_id AS cdm_id, resource_type, resource_id FROM event WHERE cdm_table IS NOT NULL"]
+    for name, (relation, which) in _FROM.items():
+        key = "person_id" if name == "death" else "row_id"
+        parts.append(f"SELECT '{name}', {key}, resource_type, resource_id FROM {relation} WHERE {which}")
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW written AS {' UNION ALL '.join(parts)}")
+
+
+def write_tables(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]:
+    """Write every CDM table that mapping fills, all columns in CDM order, sorted by key; table → rows."""
+    counts = {}
+    for name, select in cdm_selects().items():
+        typed = ", ".join(f'CAST("{column}" AS {type_}) AS "{column}"' for column, type_ in duckdb_columns(name).items())
+        order = tables()[name].primary_key or next(iter(duckdb_columns(name)))
+        counts[name] = _copy(connection, f"SELECT {typed} FROM ({select}) ORDER BY {order}", folder / f"{name}.parquet")
+    return counts
+
+
+def write_ledger(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    _copy(connection, "SELECT * FROM ledger ORDER BY resource_type, resource_id, cdm_table, reason", folder / "ledger.parquet")
+
+
+def write_side(connection: duckdb.DuckDBPyConnection, folder: Path, has_patients: bool) -> None:
+    """What goes beside the CDM: the linkage token of each person, the way back to FHIR, imputed dates, visits found by date."""
+    side = folder / "side"
+    side.mkdir()
+    _copy(connection, "SELECT * FROM written ORDER BY cdm_table, cdm_id", side / "trace.parquet")
+    token = (
+        "SELECT p.person_id, min(s.linkage_token) AS linkage_token FROM stage_patient s JOIN person_of p ON p.key = s.key "
+        "WHERE s.reason IS NULL AND s.linkage_token IS NOT NULL GROUP BY p.person_id"
+        if has_patients
+        else "SELECT NULL::BIGINT AS person_id, NULL::VARCHAR AS linkage_token WHERE false"
+    )
+    _copy(connection, f"{token} ORDER BY person_id", side / "person_link.parquet")
+    imputed = (
+        "SELECT cdm_table, row_id AS cdm_id, coalesce(start_imputed, false) AS start_imputed, coalesce(end_imputed, false) AS end_imputed "
+        "FROM event WHERE cdm_table IS NOT NULL AND (start_imputed OR end_imputed) "
+        "UNION ALL SELECT CASE WHEN visit_occurrence_id IS NULL THEN 'visit_occurrence' ELSE 'visit_detail' END, row_id, "
+        "coalesce(start_imputed, false), coalesce(end_imputed, false) FROM row_visit WHERE start_imputed OR end_imputed "
+        "UNION ALL SELECT 'note', row_id, true, false FROM row_note WHERE start_imputed "
+        "UNION ALL SELECT 'death', person_id, true, false FROM row_death WHERE start_imputed "
+        "UNION ALL SELECT 'payer_plan_period', row_id, true, false FROM row_payer_plan_period WHERE start_imputed"
+    )
+    _copy(connection, f"SELECT * FROM ({imputed}) ORDER BY cdm_table, cdm_id", side / "imputed.parquet")
+    by_date = (
+        "SELECT cdm_table, row_id AS cdm_id, visit_occurrence_id FROM event WHERE cdm_table IS NOT NULL AND visit_by_date "
+        "UNION ALL SELECT 'note', row_id, visit_occurrence_id FROM row_note WHERE visit_by_date"
+    )
+    _copy(connection, f"SELECT * FROM ({by_date}) ORDER BY cdm_table, cdm_id", side / "visit_by_date.parquet")
+
+
+def write_unmapped(connection: duckdb.DuckDBPyConnection, folder: Path, site: str) -> dict[str, int]:
+    """Write `unmapped.csv`, the worklist of curation; unmapped records per CDM field."""
+    kinds = {"code": "concept_id", "value": "value_as_concept_id", "unit": "unit_concept_id", "route": "route_concept_id", "site": "site_concept_id"}
+    parts = [
+        f"SELECT cdm_table, '{kind}' AS kind, {kind}_no AS code_no, count(*) AS records FROM event WHERE cdm_table IS NOT NULL AND "
+        + ("concept_id = 0" if kind == "code" else f"{column} = 0 AND {kind}_no IS NOT NULL")
+        + " GROUP BY ALL"
+        for kind, column in kinds.items()
+    ]
+    codes = (
+        "SELECT code_no, system, code, display, source_vocabulary_id, reason FROM choice "
+        "UNION ALL SELECT code_no, system, code, NULL, source_vocabulary_id, reason FROM unit"
+    )
+    sets = [
+        ("visit_occurrence.visit_concept_id", "row_visit", "source_value", "visit_concept_id = 0 AND visit_occurrence_id IS NULL"),
+        ("visit_detail.visit_detail_concept_id", "row_visit", "source_value", "visit_concept_id = 0 AND visit_occurrence_id IS NOT NULL"),
+        ("person.gender_concept_id", "row_person", "gender_source_value", "coalesce(gender_concept(gender_source_value), 0) = 0"),
+        ("person.race_concept_id", "row_person", "race_source_value", "race_concept_id = 0"),
+        ("person.ethnicity_concept_id", "row_person", "ethnicity_source_value", "ethnicity_concept_id = 0"),
+        ("provider.gender_concept_id", "row_provider", "gender_source_value", "coalesce(gender_concept(gender_source_value), 0) = 0"),
+        ("provider.specialty_concept_id", "row_provider", "specialty_source_value", "specialty_concept_id = 0"),
+        ("care_site.place_of_service_concept_id", "row_care_site", "place_of_service_source_value", "true"),
+        ("location.country_concept_id", "row_location", "country_source_value", "country_concept(country_source_value) IS NULL"),
+        ("note.note_class_concept_id", "row_note", "source_value", "note_class_concept_id = 0"),
+    ]
+    fixed = [
+        f"SELECT NULL AS vocabulary_id, '' AS source_system, {column} AS source_code, NULL AS source_name, '{field}' AS cdm_field, "
+        f"count(*) AS records, 'not-in-code-set' AS reason FROM {relation} WHERE {column} IS NOT NULL AND {which} GROUP BY {column}"
+        for field, relation, column, which in sets
+    ]
+    rows = connection.execute(
+        "SELECT vocabulary_id, source_system, source_code, source_name, cdm_field, records, reason FROM ("
+        "SELECT c.source_vocabulary_id AS vocabulary_id, coalesce(c.system, '') AS source_system, coalesce(c.code, '') AS source_code, "
+        # a display of a code system that nobody knows may be anything
+        "min(CASE WHEN c.source_vocabulary_id IS NOT NULL THEN c.display END) AS source_name, f.cdm_field, sum(e.records)::BIGINT AS records, "
+        f"coalesce(c.reason, 'no-code') AS reason FROM ({' UNION ALL '.join(parts)}) e LEFT JOIN ({codes}) c ON c.code_no = e.code_no "
+        "JOIN unmapped_field f ON f.cdm_table = e.cdm_table AND f.kind = e.kind GROUP BY ALL "
+        f"UNION ALL {' UNION ALL '.join(fixed)}) ORDER BY records DESC, cdm_field, source_system, source_code"
+    ).fetchall()
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(("site", "vocabulary_id", "source_system", "source_code", "source_name", "cdm_field", "records", "reason"))
+    fields: dict[str, int] = {}
+    for row in rows:
+        lines.writerow((site, *("" if value is None else value for value in row)))
+        fields[row[4]] = fields.get(row[4], 0) + row[5]
+    (folder / "unmapped.csv").write_text(text.getvalue(), encoding="utf-8")
+    return fields
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> int:
+    row = connection.execute(f"COPY ({select}) TO {literal(str(path))} {_PARQUET}").fetchone()
+    return row[0] if row else 0
