@@ -44,7 +44,7 @@ def run(
     `cut_off` is the study's own unless given; nothing dated later enters. `variant` names a sensitivity variant of the
     study. `progress` is called with each criterion's sentence.
 
-    Raises E-STUDY-01 to -03 (study, variant), E-COHORT-02 (no warehouse), E-COHORT-01 (answers do not balance),
+    Raises E-STUDY-01 to -03 (study, variant), E-WAREHOUSE-01 (no warehouse), E-COHORT-01 (answers do not balance),
     E-DISK-01 and -02.
     """
     rules = load_study(study, cut_off=cut_off, variant=variant)

@@ -30,12 +30,12 @@ TABLES = (
 def open_warehouse(path: Path, *, spill: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection whose default database is the warehouse, read-only; temporary tables are its own.
 
-    `spill` is a folder for what does not fit into memory. Raises E-COHORT-02 when there is no warehouse, or when it
+    `spill` is a folder for what does not fit into memory. Raises E-WAREHOUSE-01 when there is no warehouse, or when it
     lacks a table that a study reads.
     """
     path = Path(path)
     if not path.is_file():
-        raise PalmaresError("E-COHORT-02", path.name, detail="there is no such file")
+        raise PalmaresError("E-WAREHOUSE-01", path.name, detail="there is no such file")
     connection = duckdb.connect(":memory:")
     try:
         if spill is not None:
@@ -44,12 +44,12 @@ def open_warehouse(path: Path, *, spill: Path | None = None) -> Iterator[duckdb.
         try:
             connection.execute(f"ATTACH {literal(str(path))} AS warehouse (READ_ONLY)")
         except duckdb.Error:
-            raise PalmaresError("E-COHORT-02", path.name, detail="DuckDB cannot open it") from None
+            raise PalmaresError("E-WAREHOUSE-01", path.name, detail="DuckDB cannot open it") from None
         connection.execute("USE warehouse")
         there = {f"{schema}.{name}" for schema, name in connection.execute(_LIST).fetchall()}
         missing = [name for name in TABLES if name not in there]
         if missing:
-            raise PalmaresError("E-COHORT-02", path.name, detail="it lacks " + ", ".join(missing))
+            raise PalmaresError("E-WAREHOUSE-01", path.name, detail="it lacks " + ", ".join(missing))
         yield connection
     finally:
         connection.close()
@@ -66,8 +66,9 @@ def literal(text: str) -> str:
 def prepare(connection: duckdb.DuckDBPyConnection, study: Study) -> None:
     """Lay the study beside the warehouse: its parameters as macros, its concept sets, then its history tables in order.
 
-    A concept set also holds the descendants of its concepts where the warehouse carries concept_ancestor: a site that
-    codes 'palbociclib 125 mg tablet' is understood like one that codes 'palbociclib'.
+    Where a row of concept_sets.csv says so, and the warehouse carries concept_ancestor, the set also holds the concept's
+    descendants that it does not name itself: a site that codes 'palbociclib 125 mg' is understood like one that codes
+    'palbociclib'.
     """
     for name, value in study.parameters.items():
         connection.execute(
@@ -79,7 +80,8 @@ def prepare(connection: duckdb.DuckDBPyConnection, study: Study) -> None:
         CREATE OR REPLACE TEMP TABLE concept_set AS
         SELECT
             row ->> 'concept_set' AS concept_set, row ->> 'value' AS value,
-            CAST(row ->> 'concept_id' AS BIGINT) AS concept_id, nullif(row ->> 'source_value', '') AS source_value
+            CAST(row ->> 'concept_id' AS BIGINT) AS concept_id, nullif(row ->> 'source_value', '') AS source_value,
+            row ->> 'descendants' = 'yes' AS descendants
         FROM (SELECT unnest(CAST(? AS JSON[])) AS row)
         """,
         [json.dumps(study.concepts)],
@@ -90,10 +92,10 @@ def prepare(connection: duckdb.DuckDBPyConnection, study: Study) -> None:
         connection.execute(
             """
             INSERT INTO concept_set
-            SELECT DISTINCT listed.concept_set, listed.value, ancestor.descendant_concept_id, listed.source_value
+            SELECT DISTINCT listed.concept_set, listed.value, ancestor.descendant_concept_id, listed.source_value, TRUE
             FROM concept_set AS listed
             JOIN concept_ancestor AS ancestor ON ancestor.ancestor_concept_id = listed.concept_id
-            WHERE NOT EXISTS (
+            WHERE listed.descendants AND NOT EXISTS (
                 FROM concept_set AS known
                 WHERE known.concept_set = listed.concept_set AND known.concept_id = ancestor.descendant_concept_id
             )

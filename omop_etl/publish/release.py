@@ -5,7 +5,9 @@ import json
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import duckdb
 
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.folders import whole_folder
@@ -17,6 +19,9 @@ from omop_etl.cohorts.run import describe as describe_files
 from omop_etl.cohorts.study import Study, load_study
 from omop_etl.cohorts.warehouse import content_sha256, literal, open_warehouse
 from omop_etl.publish import dictionary, privacy
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -50,12 +55,12 @@ def release(
         if content_sha256(connection) != manifest["warehouse_content_sha256"]:
             raise PalmaresError("E-PUBLISH-02", "cohort", detail="the warehouse holds other rows")
         evaluate(connection, rules)
-        salt = literal(manifest["release_salt"])
-        connection.execute(f"CREATE TEMP MACRO released_id(person) AS substr(sha256({salt} || person), 1, 16)")
         for path in sorted((rules.folder / "datasets").glob("*.sql")):
             if progress:
                 progress(f"publish {path.stem}")
-            counts[path.stem] = _dataset(connection, rules, path, folder)
+            frame, variables = dataset(connection, rules, path.stem, salt=manifest["release_salt"])
+            _write(path.stem, frame, variables, rules, folder)
+            counts[path.stem] = len(frame)
         table = shown(attrition(connection, rules), rules, public=True)
         (folder / "attrition.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         write_csv(table, folder / "attrition.csv")
@@ -90,19 +95,32 @@ def _manifest(cohort: Path) -> dict[str, Any]:
         raise PalmaresError("E-PUBLISH-02", cohort.name, detail="it has no manifest of a cohort") from None
 
 
-def _dataset(connection: Any, rules: Study, path: Path, folder: Path) -> int:
-    """Run one dataset's SELECT and write it as Parquet and CSV with its dictionary; returns its rows."""
-    variables = dictionary.read_dictionary(path.with_suffix(".csv"), rules.parameters)
-    frame = dictionary.typed(connection.execute(path.read_text(encoding="utf-8")).df(), variables)
-    ids = [one.variable for one in variables if one.type == "id"]
-    if frame.duplicated(ids).any():
-        raise PalmaresError(
-            "E-PUBLISH-03", path.stem, count=int(frame.duplicated(ids).sum()), detail="ids are not unique"
-        )
-    frame.to_parquet(folder / f"{path.stem}.parquet", index=False)
-    frame.to_csv(folder / f"{path.stem}.csv", index=False, lineterminator="\n")
-    hidden = 0 < len(frame) < rules.thresholds["public"]
-    dictionary.write(
-        path.stem, rules.title, None if hidden else len(frame), dictionary.describe(frame, variables), folder
+def dataset(
+    connection: duckdb.DuckDBPyConnection, rules: Study, name: str, *, salt: str
+) -> tuple["pandas.DataFrame", tuple[dictionary.Variable, ...]]:
+    """One dataset's rows and variables, from the tables that `evaluate` made on this connection.
+
+    `salt` makes the released ids: the same salt gives the same ids. Raises E-PUBLISH-03 when columns and dictionary
+    differ, or two rows have one id.
+    """
+    folder = rules.folder / "datasets"
+    connection.execute(
+        f"CREATE OR REPLACE TEMP MACRO released_id(person) AS substr(sha256({literal(salt)} || person), 1, 16)"
     )
-    return len(frame)
+    variables = dictionary.read_dictionary(folder / f"{name}.csv", rules.parameters)
+    frame = dictionary.typed(connection.execute((folder / f"{name}.sql").read_text(encoding="utf-8")).df(), variables)
+    ids = [one.variable for one in variables if one.type == "id"]
+    twice = int(frame.duplicated(ids).sum())
+    if twice:
+        raise PalmaresError("E-PUBLISH-03", name, count=twice, detail="ids are not unique")
+    return frame, variables
+
+
+def _write(
+    name: str, frame: "pandas.DataFrame", variables: tuple[dictionary.Variable, ...], rules: Study, folder: Path
+) -> None:
+    """The same rows as Parquet and CSV, and their dictionary."""
+    frame.to_parquet(folder / f"{name}.parquet", index=False)
+    frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    hidden = 0 < len(frame) < rules.thresholds["public"]
+    dictionary.write(name, rules.title, None if hidden else len(frame), dictionary.describe(frame, variables), folder)

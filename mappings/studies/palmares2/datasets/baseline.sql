@@ -130,7 +130,7 @@ adjuvant AS (       -- begun after the primary and before the advanced diagnosis
         person_id,
         bool_or(drug_class = 'chemotherapy') AS chemotherapy,
         min(start_date) FILTER (endocrine) AS et_start,
-        bool_or(end_date IS NULL OR end_date >= advanced_date) FILTER (endocrine) AS et_at_relapse,
+        bool_or(end_date IS NULL OR end_date >= advanced_date - relapse_on_et_days()) FILTER (endocrine) AS et_at_relapse,
         max(end_date) FILTER (endocrine) AS et_end
     FROM (
         SELECT

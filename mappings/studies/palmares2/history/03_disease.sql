@@ -1,5 +1,6 @@
 -- What is known of the disease: the primary tumour, each metastasis with its site, and the first sign of advanced disease.
--- A metastasis is a condition, or a Cancer Modifier in measurement where only that concept is known.
+-- A metastasis is a condition, or a Cancer Modifier in measurement where only that concept is known. Regional nodes are no
+-- metastasis: early disease has them.
 CREATE TEMP TABLE disease_row AS
 SELECT
     condition_occurrence.person_id,
@@ -11,6 +12,14 @@ SELECT
 FROM condition_occurrence
 JOIN concept_set AS disease ON disease.concept_id = condition_occurrence.condition_concept_id
 WHERE disease.concept_set IN ('primary', 'metastasis', 'advanced')
+    -- a metastasis to the breast descends from cancer of the breast too; it is no primary
+    AND (
+        disease.concept_set <> 'primary'
+        OR disease.concept_id NOT IN (SELECT concept_id FROM concept_set WHERE concept_set.concept_set = 'metastasis')
+    )
+    -- the axilla in ICD-10 and ICD-9-CM
+    AND NOT regexp_matches(coalesce(condition_occurrence.condition_source_value, ''), '^(C77\.?3|196\.?3)')
+    AND disease.concept_id NOT IN (SELECT concept_id FROM concept_set WHERE concept_set.concept_set = 'regional-node')
     AND condition_occurrence.condition_start_date <= cut_off()
 UNION ALL
 SELECT
@@ -23,6 +32,7 @@ SELECT
 FROM measurement
 JOIN concept_set AS disease ON disease.concept_id = measurement.measurement_concept_id
 WHERE disease.concept_set IN ('metastasis', 'advanced')
+    AND disease.concept_id NOT IN (SELECT concept_id FROM concept_set WHERE concept_set.concept_set = 'regional-node')
     AND measurement.measurement_date <= cut_off();
 
 CREATE TEMP TABLE advanced_disease AS

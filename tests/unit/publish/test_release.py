@@ -1,0 +1,280 @@
+"""A release: opens in one line, says what each column is, and holds nothing that leads back."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from fhir_adapters.errors import PalmaresError
+from omop_etl.cohorts import run
+from omop_etl.cohorts.eligibility import evaluate
+from omop_etl.cohorts.study import load_study
+from omop_etl.publish import privacy, release
+from omop_etl.publish.release import dataset
+from tests.cohort_helpers import patient, registry, registry_file
+from tests.warehouses import Event, connect, fill, write
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("release")
+    run(registry_file(folder), folder / "cohort")
+    release(folder / "warehouse.duckdb", folder / "cohort", folder / "release")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def baseline(place: Path) -> pd.DataFrame:
+    return pd.read_parquet(place / "release" / "baseline.parquet")
+
+
+def test_one_row_per_eligible_patient(baseline: pd.DataFrame) -> None:
+    assert len(baseline) == 42
+    assert baseline["patient"].is_unique
+
+
+def test_types_are_those_of_the_dictionary(place: Path, baseline: pd.DataFrame) -> None:
+    dictionary = json.loads((place / "release" / "dictionary.json").read_text())
+    assert [one["variable"] for one in dictionary["variables"]] == list(baseline.columns)
+    for one in dictionary["variables"]:
+        assert one["label"]
+        assert one["omop"] or one["type"] == "id"
+        assert str(baseline[one["variable"]].dtype) == one["pandas"]
+        if one["values"]:
+            assert set(baseline[one["variable"]].dropna().astype(str)) <= set(one["values"])
+    assert list(baseline["ecog"].cat.categories) == ["0", "1", "2", "3", "4"]
+    assert baseline["ecog"].cat.ordered
+    assert baseline["death"].dtype == "int64"
+    assert "<table>" in (place / "release" / "dictionary.html").read_text()
+
+
+def test_csv_and_parquet_hold_the_same(place: Path, baseline: pd.DataFrame) -> None:
+    text = pd.read_csv(place / "release" / "baseline.csv", dtype=str, keep_default_na=False)
+    assert list(text.columns) == list(baseline.columns)
+    assert list(text["patient"]) == list(baseline["patient"])
+    assert list(text["days_to_death_or_last_contact"].astype(int)) == list(baseline["days_to_death_or_last_contact"])
+
+
+def test_time_and_event_are_ready_for_a_survival_model(baseline: pd.DataFrame) -> None:
+    assert baseline["days_to_death_or_last_contact"].notna().all()
+    assert (baseline["days_to_death_or_last_contact"] >= 0).all()
+    assert baseline["death"].sum() == 2  # the one of the pair at the other site, the one before the cut-off
+    assert set(baseline["death"]) == {0, 1}
+
+
+def test_no_date_leaves(place: Path) -> None:
+    privacy.check(place / "release")
+    for path in (place / "release").iterdir():
+        if path.suffix in (".csv", ".json", ".html"):
+            assert not re.search(r"\d{4}-\d\d-\d\d", path.read_text()), path.name
+    types = duckdb.sql(f"DESCRIBE SELECT * FROM '{place}/release/baseline.parquet'").fetchall()
+    assert not [name for name, kind, *_ in types if kind.startswith(("DATE", "TIME"))]
+
+
+def test_no_id_of_the_warehouse_leaves(place: Path, baseline: pd.DataFrame) -> None:
+    assert baseline["patient"].str.fullmatch(r"[0-9a-f]{16}").all()
+    assert list(baseline["patient"]) == sorted(baseline["patient"])  # an order that says nothing
+    salt = json.loads((place / "cohort" / "manifest.json").read_text())["release_salt"]
+    assert all(salt not in path.read_text(errors="replace") for path in (place / "release").iterdir())
+
+
+def test_ids_are_the_same_again_and_others_in_another_cohort(
+    place: Path, baseline: pd.DataFrame, tmp_path: Path
+) -> None:
+    release(place / "warehouse.duckdb", place / "cohort", tmp_path / "again")
+    for path in (place / "release").iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+    run(place / "warehouse.duckdb", tmp_path / "cohort", cut_off=date(2024, 1, 1))
+    release(place / "warehouse.duckdb", tmp_path / "cohort", tmp_path / "other")
+    assert not set(pd.read_parquet(tmp_path / "other" / "baseline.parquet")["patient"]) & set(baseline["patient"])
+
+
+def test_the_manifest_has_a_hash_of_every_file(place: Path) -> None:
+    manifest = json.loads((place / "release" / "manifest.json").read_text())
+    names = {path.name for path in (place / "release").iterdir()} - {"manifest.json"}
+    assert set(manifest["files"]) == names
+    for name, file in manifest["files"].items():
+        assert hashlib.sha256((place / "release" / name).read_bytes()).hexdigest() == file["sha256"]
+
+
+def test_the_public_attrition_shows_nothing_below_ten(place: Path) -> None:
+    table = json.loads((place / "release" / "attrition.json").read_text())
+    numbers = [
+        number
+        for step in table["steps"]
+        for number in (step["came"], step["excluded"], step["left"], *(reason["persons"] for reason in step["reasons"]))
+    ]
+    assert all(isinstance(number, str) or number == 0 or number >= 10 for number in numbers)
+
+
+@pytest.fixture(scope="module")
+def memory() -> Iterator[duckdb.DuckDBPyConnection]:
+    with connect([]) as connection:
+        yield connection
+
+
+Values = Callable[[list[Event]], dict[str, object]]
+
+
+@pytest.fixture(scope="module")
+def values(memory: duckdb.DuckDBPyConnection) -> Values:
+    """A function: the released row of the one patient with these events."""
+    study = load_study("palmares2")
+
+    def row(what: list[Event]) -> dict[str, object]:
+        fill(memory, what)
+        evaluate(memory, study)
+        frame, _ = dataset(memory, study, "baseline", salt="salt")
+        (only,) = frame.to_dict("records")
+        return {key: None if pd.isna(value) else value for key, value in only.items()}
+
+    return row
+
+
+def test_an_ordinary_patient(values: Values) -> None:
+    row = values(patient(1))
+    assert row | {"patient": "x"} == {
+        "patient": "x", "site": "s01", "index_year": 2021, "age_at_index": 90, "sex": "F", "menopausal_status": "post",
+        "ecog": "1", "bmi": 25.6, "de_novo": False, "days_primary_to_advanced": 1760, "days_advanced_to_index": 40,
+        "histology": "NST", "grade": "2", "sample_origin": "primary", "sample_day": -30, "er_percent": 90.0,
+        "pgr_percent": 40.0, "hr_low": False, "her2_ihc": "1+", "her2_ish": None, "her2_group": "low",
+        "ki67_percent": None, "receptor_discordance": False, "met_bone": True, "met_liver": False, "met_lung": False,
+        "met_cns": False, "met_node": False, "met_skin": False, "met_other": False, "metastatic_sites": 1,
+        "bone_only": True, "visceral": False, "adjuvant_chemotherapy": False, "adjuvant_et": False,
+        "endocrine_sensitivity": "sensitive", "index_drug": "palbociclib", "et_partner": "aromatase-inhibitor",
+        "ovarian_suppression": False, "days_to_death_or_last_contact": 401, "death": 0, "potential_follow_up_years": 3,
+    }  # fmt: skip
+
+
+def test_what_was_measured_after_the_index_is_no_baseline(values: Values) -> None:
+    later = [
+        Event(1, "liver metastasis", "2021-06-02"),
+        Event(1, "weight", "2021-06-02", value="80"),
+        Event(1, "menopause", "2021-06-02", value="pre"),
+        Event(1, "ECOG", "2021-06-05", value="3"),  # nearer than 3 days before: no
+        Event(1, "ECOG", "2021-07-02", value="4"),
+    ]
+    row = values(patient(1))
+    assert values(patient(1) + later) | {"patient": row["patient"]} == row
+
+
+@pytest.mark.parametrize(
+    ("adjuvant", "sensitivity"),
+    [
+        ([("tamoxifen", "2017-01-01", "2018-01-01")], "sensitive"),
+        ([("tamoxifen", "2019-09-01", "2021-04-22")], "primary-resistant"),
+        ([("tamoxifen", "2019-04-23", "2021-04-22")], "primary-resistant"),
+        ([("tamoxifen", "2019-04-22", "2021-04-22")], "secondary-resistant"),
+        ([("letrozole", "2016-10-01", "2021-04-20")], "secondary-resistant"),
+        ([("letrozole", "2016-10-01", "")], "secondary-resistant"),
+        ([("letrozole", "2016-10-01", "2020-04-22")], "secondary-resistant"),
+        ([("letrozole", "2016-10-01", "2020-04-21")], "sensitive"),
+        ([("goserelin", "2019-09-01", "2021-04-22")], "sensitive"),
+        ([], "sensitive"),
+    ],
+)
+def test_endocrine_sensitivity(adjuvant: list[tuple[str, str, str]], sensitivity: str, values: Values) -> None:
+    # the advanced diagnosis is 2021-04-22, the primary one 2016-06-27
+    row = values(patient(1) + [Event(1, *one) for one in adjuvant])
+    assert row["endocrine_sensitivity"] == sensitivity
+
+
+def test_de_novo_is_sensitive_and_an_unknown_primary_unknown(values: Values) -> None:
+    known = [one for one in patient(1) if one.event != "primary NST"]
+    row = values([*known, Event(1, "primary NST", "2021-04-01")])
+    assert (row["de_novo"], row["endocrine_sensitivity"]) == (True, "sensitive")
+    row = values(known)
+    assert (row["de_novo"], row["endocrine_sensitivity"], row["histology"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("lesions", "sites", "bone_only", "visceral"),
+    [
+        (["bone metastasis"], 1, True, False),
+        (["bone metastasis", "unspecified metastasis"], 1, True, False),
+        (["unspecified metastasis"], None, None, None),
+        (["locally advanced"], 0, False, False),
+        (["liver metastasis", "CNS metastasis", "CNS metastasis"], 2, False, True),
+        (["node metastasis", "skin metastasis"], 2, False, False),
+    ],
+)
+def test_metastatic_sites(
+    lesions: list[str], sites: int | None, bone_only: bool | None, visceral: bool | None, values: Values
+) -> None:
+    known = [one for one in patient(1) if one.event != "bone metastasis"]
+    row = values(known + [Event(1, one, "2021-04-22") for one in lesions])
+    assert (row["metastatic_sites"], row["bone_only"], row["visceral"]) == (sites, bone_only, visceral)
+
+
+def test_a_stay_that_runs_over_the_cut_off_counts_up_to_it(values: Values) -> None:
+    stay = Event(1, "visit", "2024-12-20", "2025-02-01")
+    assert values([*patient(1), stay])["days_to_death_or_last_contact"] == 1310
+    later = Event(1, "visit", "2025-01-02", "2025-02-01")
+    assert values([*patient(1), later])["days_to_death_or_last_contact"] == 401
+
+
+def test_pounds_are_not_kilograms(memory: duckdb.DuckDBPyConnection) -> None:
+    fill(memory, patient(1))
+    memory.execute("UPDATE measurement SET unit_concept_id = 1 WHERE value_as_number = 65.5")
+    study = load_study("palmares2")
+    evaluate(memory, study)
+    frame, _ = dataset(memory, study, "baseline", salt="salt")
+    assert frame["bmi"].isna().all()
+
+
+def test_an_empty_cohort_is_released_empty(tmp_path: Path) -> None:
+    run(write([], tmp_path / "warehouse.duckdb"), tmp_path / "cohort")
+    assert release(tmp_path / "warehouse.duckdb", tmp_path / "cohort", tmp_path / "release").datasets == {"baseline": 0}
+    assert len(pd.read_parquet(tmp_path / "release" / "baseline.parquet").columns) > 30
+
+
+@pytest.mark.parametrize("what", ["no folder", "no manifest", "other warehouse", "other rules"])
+def test_what_does_not_belong_together_is_not_released(what: str, place: Path, tmp_path: Path) -> None:
+    cohort, warehouse = tmp_path / "cohort", place / "warehouse.duckdb"
+    if what != "no folder":
+        shutil.copytree(place / "cohort", cohort)
+    if what == "no manifest":
+        (cohort / "manifest.json").unlink()
+    if what == "other warehouse":
+        warehouse = write(registry()[:-1], tmp_path / "other.duckdb")
+    if what == "other rules":
+        manifest = json.loads((cohort / "manifest.json").read_text()) | {"study_sha256": "0" * 64}
+        (cohort / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(PalmaresError) as raised:
+        release(warehouse, cohort, tmp_path / "release")
+    assert raised.value.code == "E-PUBLISH-02"
+    assert not (tmp_path / "release").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.csv", "x,2021-03-04\n"), ("a.html", "<td>4/3/2021</td>"), ("a.json", '{"on": "04.03.2021"}')],
+)
+def test_the_last_look_finds_dates_in_text(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(PalmaresError) as raised:
+        privacy.check(tmp_path)
+    assert raised.value.code == "E-PUBLISH-01"
+    assert "2021" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "column", [pd.to_datetime(["2021-03-04"]), ["seen 2021-03-04"], pd.Categorical(["2021-03-04"]), [date(2021, 3, 4)]]
+)
+def test_the_last_look_finds_dates_in_parquet(column: object, tmp_path: Path) -> None:
+    pd.DataFrame({"x": column}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(PalmaresError) as raised:
+        privacy.check(tmp_path)
+    assert raised.value.code == "E-PUBLISH-01"
+
+
+def test_the_last_look_lets_numbers_pass(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("patient,day\n20210304,-30\n0a1b2021-1,12\n")
+    privacy.check(tmp_path)
