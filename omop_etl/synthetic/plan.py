@@ -46,7 +46,7 @@ def plan_sites(sites: int, patients: int, seed: int, dirty: bool, parameters: Pa
     keys = (f"H{number:06}" for number in range(1, patients + 1))
     if sites > 1:
         _pair_up(plans, open_places, taken, keys, patients, rng, parameters)
-    _place_scenarios(plans, open_places, taken, keys, patients, parameters)
+    _place_scenarios(plans, open_places, taken, keys, patients, rng, parameters)
     for slot in free:
         if slot not in taken:
             taken[slot] = Registration(slot[1], Human(next(keys), USUAL, tidy=plans[slot[0]].kind == "clean"))
@@ -136,6 +136,7 @@ def _place_scenarios(
     taken: dict[tuple[int, int], Registration],
     keys: Iterator[str],
     patients: int,
+    rng: random.Random,
     parameters: Parameters,
 ) -> None:
     """Each scenario as often as its quota says, at open places; what the clean site must not have goes elsewhere."""
@@ -146,8 +147,9 @@ def _place_scenarios(
     if len(wanted) > most:  # spread what fits over the whole list
         wanted = [wanted[place * len(wanted) // most] for place in range(most)]
     for scenario in wanted:
-        slot = next((slot for slot in slots if scenario.clean or plans[slot[0]].kind != "clean"), None)
-        if slot is None:
+        fit = [slot for slot in slots if scenario.clean or plans[slot[0]].kind != "clean"]
+        if not fit:
             continue
+        slot = rng.choice(fit)
         slots.remove(slot)
         taken[slot] = Registration(slot[1], Human(next(keys), scenario, tidy=plans[slot[0]].kind == "clean"))

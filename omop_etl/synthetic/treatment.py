@@ -60,8 +60,9 @@ class Prescriber:
             drug = pick(self.rng, self.parameters["partner"]["lhrh"])
             self.give(drug, history.index, end, line, reason)
         drugs = tuple(sorted({history.index_drug, *endocrine}))
-        started = [segment.start for segment in history.segments if segment.line == line]
-        history.lines.append(Line(line, min(started), end, drugs, reason))
+        # a lead-in in time belongs to the first line; after an earlier line this one begins with the CDK4/6 inhibitor
+        start = history.index - timedelta(days=history.lead) if line == 1 else history.index
+        history.lines.append(Line(line, start, end, drugs, reason))
 
     def cdk46(self, end: date | None, reason: str | None, line: int, quiet: bool) -> None:
         """Dose by dose, with pauses, and with the switch or the stop that toxicity may bring."""
