@@ -1,8 +1,8 @@
 """An Athena download → Parquet with a lock: files with SHA-256, rows, and the release they belong to.
 
 Athena writes tab-separated files without quoting: a quotation mark is a character like any other. Any subset of the
-files will do, as long as CONCEPT and CONCEPT_RELATIONSHIP are there. What is written is sorted so that a lookup reads
-few row groups.
+files will do, as long as CONCEPT and CONCEPT_RELATIONSHIP are there. Concepts are sorted by vocabulary and code, so that
+a lookup reads few row groups; the other files keep their order.
 """
 
 import hashlib
@@ -24,16 +24,12 @@ from omop_etl.cdm import Table, duckdb_columns, tables
 
 LOCK = "vocabulary.lock"
 REQUIRED = ("concept", "concept_relationship")
-# how each file is sorted; the others by their first columns
-_ORDER = {
-    "concept": "vocabulary_id, concept_code, concept_id",
-    "concept_relationship": "relationship_id, concept_id_1, concept_id_2",
-    "concept_ancestor": "descendant_concept_id, ancestor_concept_id",
-}
-# a full download has 7 million concepts, 50 million relationships, 80 million ancestors
-_MEMORY = "1GB"
+# the relationships that resolving reads, a fifth of a full download, stand once more in a file of their own
+RESOLVING = "concept_relationship_resolving"
+_RESOLVING = "('Maps to', 'Maps to value', 'Is a', 'Subsumes')"
 _ROW_GROUP = 122_880
-
+# a full download has 7 million concepts, 50 million relationships, 80 million ancestors
+_MEMORY = "800MB"
 
 # raw folders that this process has converted, by their files' sizes and times
 _CONVERTED: "dict[tuple[Any, ...], tuple[Vocabulary, tempfile.TemporaryDirectory[str]]]" = {}
@@ -57,8 +53,7 @@ class Vocabulary:
 
     def relation(self, table: str) -> str:
         """A table of the vocabulary as something to write behind FROM."""
-        path = str(self.folder / f"{table}.parquet").replace("'", "''")
-        return f"read_parquet('{path}')"
+        return f"read_parquet('{_quoted(self.folder / f'{table}.parquet')}')"
 
 
 def vocabulary_tables() -> list[str]:
@@ -104,7 +99,7 @@ def load(athena: Path, out: Path, *, progress: Callable[[str], None] = lambda _:
 def _opened(path: Path) -> Vocabulary:
     try:
         lock = json.loads((path / LOCK).read_text(encoding="utf-8"))
-        missing = [name for name in lock["tables"] if not (path / f"{name}.parquet").is_file()]
+        missing = [name for name in (*lock["tables"], RESOLVING) if not (path / f"{name}.parquet").is_file()]
     except (ValueError, KeyError, TypeError):
         raise PalmaresError("E-VOC-01", str(path), detail=f"{LOCK} is damaged") from None
     if missing or any(name not in lock["tables"] for name in REQUIRED):
@@ -131,7 +126,7 @@ def _sha256(path: Path) -> str:
 def _convert(athena: Path, files: dict[str, Path], folder: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     """Write one Parquet file per table into `folder` and give the lock."""
     spill = folder / ".spill"
-    config: dict[str, Any] = {"memory_limit": _MEMORY, "temp_directory": str(spill), "preserve_insertion_order": False}
+    config: dict[str, Any] = {"memory_limit": _MEMORY, "temp_directory": str(spill)}
     rows = {}
     with ThreadPoolExecutor(1) as pool, machine_errors(str(folder)), duckdb.connect(config=config) as connection:
         connection.execute("SET enable_progress_bar = false")  # the caller is told which file is read
@@ -139,6 +134,12 @@ def _convert(athena: Path, files: dict[str, Path], folder: Path, progress: Calla
         for name, path in files.items():
             progress(path.name)
             rows[name] = _write(connection, tables()[name], path, folder / f"{name}.parquet")
+        _copy(
+            connection,
+            f"SELECT * FROM read_parquet('{_quoted(folder / 'concept_relationship.parquet')}') "
+            f"WHERE relationship_id IN {_RESOLVING} ORDER BY relationship_id, concept_id_1, concept_id_2",
+            folder / f"{RESOLVING}.parquet",
+        )
         digests = dict(zip(files, hashes, strict=True))
         release = _release(connection, folder) if "vocabulary" in files else None
     shutil.rmtree(spill, ignore_errors=True)
@@ -155,7 +156,7 @@ def _convert(athena: Path, files: dict[str, Path], folder: Path, progress: Calla
 
 
 def _release(connection: duckdb.DuckDBPyConnection, folder: Path) -> str | None:
-    place = str(folder / "vocabulary.parquet").replace("'", "''")
+    place = _quoted(folder / "vocabulary.parquet")
     found = connection.execute(
         f"SELECT vocabulary_version FROM read_parquet('{place}') WHERE vocabulary_id = 'None'"
     ).fetchone()
@@ -180,11 +181,19 @@ def _header(path: Path, table: Table) -> tuple[list[str], str]:
     return names, "%Y-%m-%d" if any("-" in value for value in dates) else "%Y%m%d"
 
 
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
+    options = f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"
+    connection.execute(f"COPY ({query}) TO '{_quoted(target)}' {options}")
+
+
 def _reader(path: Path, columns: dict[str, str], options: str) -> str:
     typed = ", ".join(f"'{name}': '{type_}'" for name, type_ in columns.items())
-    place = str(path).replace("'", "''")
     return (
-        f"read_csv('{place}', delim='\t', quote='', escape='', comment='', header=true, skip=0, auto_detect=false, "
+        f"read_csv('{_quoted(path)}', delim='\t', quote='', escape='', comment='', header=true, skip=0, auto_detect=false, "
         f"nullstr='', null_padding=false, columns={{{typed}}}{options})"
     )
 
@@ -194,19 +203,15 @@ def _write(connection: duckdb.DuckDBPyConnection, table: Table, path: Path, targ
     types = duckdb_columns(table.name)
     columns = {name: types[name] for name in names}
     reader = _reader(path, columns, f", dateformat='{date_format}'")
-    order = _ORDER.get(table.name, ", ".join(table.names[:3]))
-    place = str(target).replace("'", "''")
+    order = " ORDER BY vocabulary_id, concept_code, concept_id" if table.name == "concept" else ""
     try:
-        connection.execute(
-            f"COPY (SELECT {', '.join(table.names)} FROM {reader} ORDER BY {order}) "
-            f"TO '{place}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"
-        )
+        _copy(connection, f"SELECT {', '.join(table.names)} FROM {reader}{order}", target)
     except (duckdb.ConversionException, duckdb.InvalidInputException):
         # the fast reader stops at the first bad row; now count them
         raise _bad_rows(connection, table, path, names, date_format) from None
     needed = [column.name for column in table.columns if column.required and not column.type.startswith("varchar")]
     counts = " + ".join(f"count(*) FILTER ({name} IS NULL)" for name in needed) or "0"
-    rows, empty = connection.execute(f"SELECT count(*), {counts} FROM read_parquet('{place}')").fetchall()[0]
+    rows, empty = connection.execute(f"SELECT count(*), {counts} FROM read_parquet('{_quoted(target)}')").fetchall()[0]
     if empty:
         raise _bad_rows(connection, table, path, names, date_format)
     return rows

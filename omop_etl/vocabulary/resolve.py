@@ -10,7 +10,7 @@ import json
 import duckdb
 
 from omop_etl.config import Site
-from omop_etl.vocabulary.athena import Vocabulary
+from omop_etl.vocabulary.athena import RESOLVING, Vocabulary
 from omop_etl.vocabulary.code_maps import MapRow, keys_of, read_folder, study_folder
 from omop_etl.vocabulary.systems import FORMS, system_key, vocabularies
 
@@ -45,7 +45,7 @@ def attach(
     _tell_candidates(connection, codes_used)
     _tell_map_rows(connection, rows)
     connection.execute(_SOURCES.format(wanted=_wanted(connection)))
-    connection.execute(_TARGETS.format(relationship=vocabulary.relation("concept_relationship")))
+    connection.execute(_TARGETS.format(relationship=vocabulary.relation(RESOLVING)))
     connection.execute(_ANSWERS.format(domains=", ".join(f"'{domain}'" for domain in VALUE_DOMAINS)))
     _tell_ancestors(connection, vocabulary)
     for table in _HELPERS:
@@ -305,5 +305,5 @@ def _tell_ancestors(connection: duckdb.DuckDBPyConnection, vocabulary: Vocabular
     if vocabulary.has("concept_ancestor"):
         climbed = _ABOVE.format(ancestor=vocabulary.relation("concept_ancestor"))
     else:
-        climbed = _CLIMB.format(relationship=vocabulary.relation("concept_relationship"))
+        climbed = _CLIMB.format(relationship=vocabulary.relation(RESOLVING))
     connection.execute(_ANCESTORS.format(climbed=climbed))
