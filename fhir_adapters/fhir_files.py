@@ -46,7 +46,10 @@ class FhirFiles:
         self._hardlink: bool = settings["hardlink"]
 
     def extract(self, out: Path, *, progress: Progress | None = None) -> Extraction:
-        """Copy every FHIR file to `out/fhir`. Raises E-SRC-04 (nothing there), E-SRC-05 (damaged archive), E-DISK-…."""
+        """Copy every FHIR file to `out/fhir`.
+
+        Raises E-SRC-04 (nothing there), E-SRC-05 (damaged archive), E-LAND-04 (a file that may not be read), E-DISK-01, -02.
+        """
         if not self._path.exists():
             raise PalmaresError("E-SRC-04", self.kind, detail="the path in its settings does not exist")
         files, size = 0, 0
@@ -79,6 +82,10 @@ class FhirFiles:
                     return
                 except OSError:  # another file system: fall back to the copy
                     pass
+            try:
+                member.open("rb").close()
+            except OSError:
+                raise PalmaresError("E-LAND-04", shown_name(member.name)) from None
             shutil.copyfile(member, place)
             return
         with place.open("xb") as sink:

@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 # the suite looks at the same examples each time; PALMARES_EXAMPLES=5000 looks long, and at new ones
 DERANDOMIZE = "PALMARES_EXAMPLES" not in os.environ
-EXAMPLES = int(os.environ.get("PALMARES_EXAMPLES", "80"))
+EXAMPLES = int(os.environ.get("PALMARES_EXAMPLES", "50"))
 
 
 def ndjson(path: Path, resources: Iterable[Any]) -> Path:

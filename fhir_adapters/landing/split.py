@@ -30,7 +30,7 @@ from fhir_adapters.landing.rules import (
 from fhir_adapters.landing.sources import DamagedStream, SourceFile, open_bytes
 
 LARGEST_SHARD = 256 * 2**20  # bytes, after which a worker begins another file for the type
-_BUFFER = 32 * 2**20  # bytes of lines kept before they are written
+_BUFFER = 8 * 2**20  # bytes of lines kept before they are written
 
 _BOM = b"\xef\xbb\xbf"
 _UPDATED = re.compile(rb'"lastUpdated"\s*:\s*"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{5,20}(?:Z|[+-][0-9]{2}:[0-9]{2}))"')
@@ -188,7 +188,8 @@ def run(task: Task) -> TaskResult:
     try:
         for piece in task.pieces:
             result = PieceResult()
-            mark = sink.mark() if piece.end is None else None
+            # only a stream can turn out to be damaged after lines of it went to the sink
+            mark = sink.mark() if piece.file.compression and piece.file.is_ndjson else None
             try:
                 _land_piece(piece, sink, result)
             except DamagedStream:

@@ -120,12 +120,12 @@ def _model_fault(resource: dict[str, Any], resource_type: str) -> Fault | None:
     model = _model(resource_type)
     if model is None:
         return None
+    unread = unread_elements(resource_type)
+    read = {name: value for name, value in resource.items() if name not in unread}
     try:
-        model.__pydantic_validator__.validate_python(resource)
+        model.__pydantic_validator__.validate_python(read)
     except ValidationError as error:
         for item in error.errors(include_url=False, include_context=False, include_input=False):
-            if item["loc"] and item["loc"][0] in unread_elements(resource_type):
-                continue
             fault = _understood(item["type"], item["loc"], item["msg"], resource)
             if fault is not None:
                 return fault

@@ -253,7 +253,8 @@ BAD_LINES: list[tuple[bytes, str, str, str | None]] = [
     (b'{"resourceType":"Patient"}', "Q-NO-ID", "Patient", None),
     (b'{"resourceType":"Patient","id":null}', "Q-NO-ID", "Patient", None),
     (b'{"resourceType":"Patient","id":"SECRET NAME"}', "Q-BAD-ID", "Patient", stand_in("SECRET NAME")),
-    (b'{"resourceType":"Patient","id":5}', "Q-BAD-ID", "Patient", stand_in(5)),
+    (b'{"resourceType":"Patient","id":[5]}', "Q-BAD-ID", "Patient", stand_in([5])),
+    (b'{"resourceType":"Patient","id":1e30}', "Q-BAD-ID", "Patient", stand_in(1e30)),
     (b'{"resourceType":"Patient","id":""}', "Q-BAD-ID", "Patient", stand_in("")),
     (b'{"resourceType":"Patient","id":"' + b"y" * 65 + b'"}', "Q-BAD-ID", "Patient", stand_in("y" * 65)),
     (b'{"resourceType":"Patient","id":"x","n":"' + b"y" * 2**24 + b'"}', "Q-SIZE", "Patient", "x"),
@@ -278,8 +279,8 @@ def test_a_bad_line_is_quarantined_and_its_neighbours_land(
     assert "SECRET" not in str(result) + (tmp_path / "out" / "manifest.json").read_text()
 
 
-@pytest.mark.parametrize("identity", ["a_b", "A.b-9", "urn:uuid:1", "è", "x" * 64])
-def test_ids_as_systems_write_them_pass(tmp_path: Path, identity: str) -> None:
+@pytest.mark.parametrize("identity", ["a_b", "A.b-9", "urn:uuid:1", "è", "x" * 64, 5, 1.5, True])
+def test_ids_as_systems_write_them_pass(tmp_path: Path, identity: object) -> None:
     ndjson(tmp_path / "in.ndjson", [{"resourceType": "Patient", "id": identity}])
     assert land([tmp_path], tmp_path / "out").resources == {"Patient": 1}
 

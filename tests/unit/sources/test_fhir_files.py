@@ -6,6 +6,7 @@ import shutil
 import tarfile
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -65,6 +66,16 @@ def test_one_file(export: Path, tmp_path: Path) -> None:
 def test_copies_are_copies_and_links_are_links(export: Path, tmp_path: Path, hardlink: bool) -> None:
     extract(export, tmp_path / "out", hardlink=hardlink)
     assert (tmp_path / "out" / "fhir" / "Patient.ndjson").samefile(export / "Patient.ndjson") == hardlink
+
+
+def test_a_file_that_may_not_be_read(export: Path, tmp_path: Path) -> None:
+    def refuse(self: Path, *arguments: object) -> object:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    with mock.patch.object(Path, "open", refuse), pytest.raises(PalmaresError) as caught:
+        extract(export, tmp_path / "out")
+    assert caught.value.code == "E-LAND-04"
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_there_leaves_what_was_there(export: Path, tmp_path: Path) -> None:
