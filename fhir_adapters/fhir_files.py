@@ -54,7 +54,7 @@ class FhirFiles:
             raise PalmaresError("E-SRC-04", self.kind, detail="the path in its settings does not exist")
         files, size = 0, 0
         skipped: Counter[str] = Counter()
-        with whole_folder(out) as partial:
+        with whole_folder(out) as partial, _damaged(self._path):
             target = partial / "fhir"
             target.mkdir()
             for name, member in self._members():
@@ -98,13 +98,13 @@ class FhirFiles:
                 if path.is_file():
                     yield path.relative_to(self._path).as_posix(), path
         elif name.endswith(_ZIP):
-            with _damaged(self._path), zipfile.ZipFile(self._path) as archive:
+            with zipfile.ZipFile(self._path) as archive:
                 for info in sorted(archive.infolist(), key=lambda info: info.filename):
                     if not info.is_dir() and (inside := _inside(info.filename)):
                         with archive.open(info) as stream:
                             yield inside, stream
         elif name.endswith(_TAR):
-            with _damaged(self._path), tarfile.open(self._path) as archive:
+            with tarfile.open(self._path) as archive:
                 for entry in archive:
                     if entry.isfile() and (inside := _inside(entry.name)):
                         member = archive.extractfile(entry)
@@ -124,6 +124,7 @@ def _inside(name: str) -> str:
 
 @contextmanager
 def _damaged(path: Path) -> Iterator[None]:
+    """What the libraries say of a damaged archive, as a numbered error."""
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import tarfile
 import zipfile
@@ -89,9 +90,12 @@ def test_nothing_there_leaves_what_was_there(export: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
-def test_a_damaged_archive(export: Path, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+def test_a_damaged_archive(export: Path, tmp_path: Path, kind: str, kept: float) -> None:
+    (export / "large.ndjson").write_bytes(os.urandom(20_000))
     path = archive(export, kind)
-    path.write_bytes(path.read_bytes()[:-60])
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(PalmaresError) as caught:
         extract(path, tmp_path / "out")
     assert caught.value.code == "E-SRC-05"
