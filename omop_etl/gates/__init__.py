@@ -24,7 +24,7 @@ from omop_etl.gates.counting import Count, Counter
 from omop_etl.gates.definitions import VERDICTS, definitions, explain, verdict_of
 from omop_etl.gates.slices import open_slice, read_json
 
-__all__ = ["VERDICTS", "GateJob", "Verdict", "explain", "gate", "gate_many", "read_verdict", "verdict_of"]
+__all__ = ["VERDICTS", "GateJob", "Refusal", "Verdict", "explain", "gate", "gate_many", "read_verdict", "verdict_of"]
 
 # what the counting may take of a machine that does other work beside
 _MEMORY = "2GB"
@@ -51,6 +51,16 @@ class GateJob:
     out: Path
     site: str
     vocabulary: Path | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a slice of a `gate_many` was not gated: a numbered error, as plain words that pass between processes."""
+
+    site: str
+    code: str
+    message: str
+    exit_code: int
 
 
 def gate(
@@ -102,7 +112,7 @@ def gate(
     return verdict
 
 
-def gate_many(jobs: Sequence[GateJob], *, processes: int | None = None) -> list[Verdict | PalmaresError]:
+def gate_many(jobs: Sequence[GateJob], *, processes: int | None = None) -> list[Verdict | Refusal]:
     """Gate many slices, in the order of `jobs`; a numbered error of one does not stop the others and is in its place.
 
     Great Expectations is imported once for all processes.
@@ -127,11 +137,11 @@ def read_verdict(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _one(job: GateJob) -> "Verdict | PalmaresError":
+def _one(job: GateJob) -> Verdict | Refusal:
     try:
         return gate(job.slice_, job.out, site=job.site, vocabulary=job.vocabulary)
     except PalmaresError as error:
-        return error
+        return Refusal(job.site, error.code, str(error), error.exit_code)
 
 
 def _entry(count: Count, verdict: str) -> dict[str, Any]:

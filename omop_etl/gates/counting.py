@@ -10,6 +10,7 @@ from pathlib import Path
 
 import duckdb
 
+from fhir_adapters.errors import PalmaresError
 from omop_etl.cdm import duckdb_columns
 from omop_etl.gates.definitions import Check, Definitions, key_of
 from omop_etl.gates.slices import (
@@ -20,6 +21,7 @@ from omop_etl.gates.slices import (
     Slice,
     columns_of,
     compare_columns,
+    first_unreadable,
     quoted_path,
     slice_tables,
     unreadable,
@@ -40,6 +42,9 @@ class Count:
     check: Check
     numerator: int
     denominator: int
+
+
+_Way = Callable[[str, list[Check]], dict[str, Count]]
 
 
 class Counter:
@@ -136,11 +141,21 @@ class Counter:
         for table in dict.fromkeys(check.table for check in wanted):
             progress(table)
             own = [check for check in wanted if check.table == table]
-            found |= self._by_row(table, [check for check in own if check.where])
-            found |= self._by_concept(table, [check for check in own if check.concept])
-            for check in (check for check in own if check.violated):
-                found[check.code] = self._by_query(check)
+            found |= self._together(self._by_row, table, [check for check in own if check.where])
+            found |= self._together(self._by_concept, table, [check for check in own if check.concept])
+            found |= self._together(self._by_query, table, [check for check in own if check.violated])
         return [found[check.code] for check in wanted]
+
+    def _together(self, way: _Way, table: str, checks: list[Check]) -> dict[str, Count]:
+        """Count checks of one kind in one go. When the SQL of one does not fit, say which: E-GATE-03."""
+        if not checks:
+            return {}
+        try:
+            return way(table, checks)
+        except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
+            if len(checks) == 1:
+                raise PalmaresError("E-GATE-03", checks[0].code, detail="its SQL does not fit the tables") from None
+            return {code: count for check in checks for code, count in self._together(way, table, [check]).items()}
 
     def _applies(self, check: Check) -> bool:
         """Generated checks have a column; an empty table has nothing to check there. Study checks always speak."""
@@ -161,8 +176,6 @@ class Counter:
         return Count(check, abs(named - rows), max(named, rows))
 
     def _by_row(self, table: str, checks: list[Check]) -> dict[str, Count]:
-        if not checks:
-            return {}
         sums = []
         for check in checks:
             of = f"({check.of})" if check.of else "true"
@@ -172,8 +185,6 @@ class Counter:
         return {check.code: Count(check, *pair) for check, pair in zip(checks, pairs, strict=True)}
 
     def _by_concept(self, table: str, checks: list[Check]) -> dict[str, Count]:
-        if not checks:
-            return {}
         sums = []
         for check in checks:
             of = f"used.of_column = '{check.column}' AND ({check.of or 'true'})"
@@ -192,12 +203,13 @@ class Counter:
         )
         return f"({counts}) AS used LEFT JOIN concept ON concept.concept_id = used.concept_id"
 
-    def _by_query(self, check: Check) -> Count:
-        denominator = int(self._one(check.denominator)[0] or 0)
-        if check.column and not denominator:
-            return Count(check, 0, 0)
-        numerator = self._one(check.numerator or f"SELECT count(*) FROM ({check.violated})")[0]
-        return Count(check, int(numerator or 0), denominator)
+    def _by_query(self, table: str, checks: list[Check]) -> dict[str, Count]:
+        found = {}
+        for check in checks:
+            denominator = int(self._one(check.denominator)[0] or 0)
+            numerator = self._one(check.numerator or f"SELECT count(*) FROM ({check.violated})")[0]
+            found[check.code] = Count(check, int(numerator or 0), denominator)
+        return found
 
     # -------------------------------------------------------------- rejected rows
 
@@ -230,18 +242,12 @@ class Counter:
     def _run(self, sql: str) -> duckdb.DuckDBPyConnection:
         try:
             return self._connection.execute(sql)
-        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+        except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
+            raise  # the words of a check, not the slice; see `count`
+        except duckdb.Error as error:
             # a footer that reads well does not say that the pages do
-            raise unreadable(self._slice.folder / self._broken(), error) from None
-
-    def _broken(self) -> str:
-        """The first file of the slice whose pages cannot be read."""
-        for name in self._slice.files:
-            if name.endswith(".parquet"):
-                try:
-                    self._connection.execute(
-                        f"SELECT count(COLUMNS(*)) FROM read_parquet({quoted_path(self._slice.folder / name)})"
-                    ).fetchall()
-                except duckdb.Error:
-                    return name
-        return LEDGER
+            files = [self._slice.folder / name for name in self._slice.files if name.endswith(".parquet")]
+            broken = first_unreadable(self._connection, files)
+            if broken is None:
+                raise
+            raise unreadable(broken, error) from None

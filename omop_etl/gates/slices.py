@@ -6,6 +6,7 @@ beside the CDM `side/person_link.parquet`, which leaves the hospital, and `side/
 
 import hashlib
 import json
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
@@ -145,6 +146,16 @@ def columns_of(connection: duckdb.DuckDBPyConnection, path: Path) -> dict[str, s
     except duckdb.Error as error:
         raise unreadable(path, error) from None
     return {row[0]: row[1] for row in rows}
+
+
+def first_unreadable(connection: duckdb.DuckDBPyConnection, paths: Iterable[Path]) -> Path | None:
+    """The first Parquet file whose pages cannot be read, whatever its footer says; None when all can."""
+    for path in paths:
+        try:
+            connection.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM read_parquet({quoted_path(path)})").fetchall()
+        except duckdb.Error:
+            return path
+    return None
 
 
 def unreadable(path: Path, error: Exception) -> PalmaresError:

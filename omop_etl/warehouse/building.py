@@ -15,7 +15,16 @@ import duckdb
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.folders import whole_file
 from omop_etl.cdm import ddl, tables
-from omop_etl.gates.slices import LEDGER, PERSON_LINK, UNMAPPED, Slice, open_slice, quoted_path, unreadable
+from omop_etl.gates.slices import (
+    LEDGER,
+    PERSON_LINK,
+    UNMAPPED,
+    Slice,
+    first_unreadable,
+    open_slice,
+    quoted_path,
+    unreadable,
+)
 from omop_etl.submission.contents import SUBMISSION, tables_fit, verify
 from omop_etl.vocabulary import Vocabulary, open_vocabulary
 from omop_etl.warehouse.concepts import load_vocabulary
@@ -169,19 +178,12 @@ def _load(
     listed = ", ".join(quoted_path(file) for file in files)
     try:
         done = connection.execute(f"INSERT INTO {target} SELECT {columns} FROM read_parquet([{listed}])").fetchone()
-    except (duckdb.IOException, duckdb.InvalidInputException) as error:
-        raise unreadable(_broken(connection, files), error) from None
+    except duckdb.Error as error:
+        broken = first_unreadable(connection, files)
+        if broken is None:
+            raise  # the disk, the memory
+        raise unreadable(broken, error) from None
     return int(done[0]) if done else 0
-
-
-def _broken(connection: duckdb.DuckDBPyConnection, files: list[Path]) -> Path:
-    """The first file whose pages cannot be read; the last one when all can."""
-    for file in files:
-        try:
-            connection.execute(f"SELECT count(COLUMNS(*)) FROM read_parquet({quoted_path(file)})").fetchall()
-        except duckdb.Error:
-            return file
-    return files[-1]
 
 
 def _keys_hold(connection: duckdb.DuckDBPyConnection, name: str, sources: list[_Source]) -> None:
@@ -253,7 +255,9 @@ def _ledger(connection: duckdb.DuckDBPyConnection, source: _Source) -> None:
             f"FROM read_parquet({quoted_path(path)}) GROUP BY ALL ORDER BY ALL",
             [source.site],
         )
-    except (duckdb.IOException, duckdb.InvalidInputException) as error:
+    except duckdb.Error as error:
+        if first_unreadable(connection, [path]) is None:
+            raise
         raise unreadable(path, error) from None
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from omop_etl.gates.definitions import definitions
 from tests import slices
-from tests.gate_helpers import broken, counted, vocabulary  # noqa: F401
+from tests.gate_helpers import broken, counted
 from tests.slices import Rows, clean_rows, ledger_of, number, write_slice
 
 Change = Callable[[Rows], None]
@@ -35,6 +35,14 @@ def copied(table: str, where: dict[str, Any], **values: Any) -> Change:
     def change(rows: Rows) -> None:
         key = {f"{table}_id": number("prova", "copy", table)} if table not in ("death", "person") else {}
         rows[table].append(row(rows, table, **where) | key | values)
+
+    return change
+
+
+def both(*changes: Change) -> Change:
+    def change(rows: Rows) -> None:
+        for one in changes:
+            one(rows)
 
     return change
 
@@ -147,10 +155,10 @@ DEFECTS: dict[str, tuple[Change, dict[str, str]]] = {
     ),
     "premenopausal at 68": (premenopausal_with_suppression, {"G-MENOPAUSE-01": "WARN"}),
     "premenopausal without suppression": (
-        lambda rows: (
-            changed("observation", {}, value_as_concept_id=slices.PREMENOPAUSAL)(rows),
-            changed("person", {}, year_of_birth=1975)(rows),
-        )[0],
+        both(
+            changed("observation", {}, value_as_concept_id=slices.PREMENOPAUSAL),
+            changed("person", {}, year_of_birth=1975),
+        ),
         {"G-MENOPAUSE-02": "WARN"},
     ),
     "120 mg of palbociclib": (changed("drug_exposure", PALBO, quantity=120.0), {"G-DOSE-01": "WARN"}),
@@ -191,9 +199,7 @@ DEFECTS: dict[str, tuple[Change, dict[str, str]]] = {
     ),
     "no height": (dropped("measurement", marker(slices.HEIGHT)), {}),  # reported only
     "an unmapped measurement more": (
-        lambda rows: [
-            changed("measurement", marker(slices.HEMOGLOBIN), measurement_concept_id=0)(rows) for _ in range(2)
-        ][0],
+        both(*[changed("measurement", marker(slices.HEMOGLOBIN), measurement_concept_id=0)] * 2),
         {"G-UNMAPPED-measurement.measurement_concept_id": "WARN"},
     ),
     "a visit that ends before it starts": (
@@ -243,14 +249,14 @@ def rows_for(defect: str) -> Rows:
     return rows
 
 
-def test_clean_data_raise_nothing(vocabulary: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_clean_data_raise_nothing(vocabulary: Path, tmp_path: Path) -> None:
     counts = counted(write_slice(tmp_path / "slice"), vocabulary)
     assert broken(counts) == {}
     assert len(counts) > 300
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_a_defect_is_found_by_its_check_alone(defect: str, vocabulary: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_defect_is_found_by_its_check_alone(defect: str, vocabulary: Path, tmp_path: Path) -> None:
     change, expected = DEFECTS[defect]
     rows = rows_for(defect)
     unmapped = {"G-UNMAPPED-procedure_occurrence.procedure_concept_id": "WARN"} if rows["procedure_occurrence"] else {}
@@ -283,7 +289,7 @@ LEDGER_DEFECTS: dict[str, tuple[Callable[[list[dict[str, Any]]], Any], dict[str,
 
 
 @pytest.mark.parametrize("defect", LEDGER_DEFECTS)
-def test_the_ledger_is_held_against_the_tables(defect: str, vocabulary: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_ledger_is_held_against_the_tables(defect: str, vocabulary: Path, tmp_path: Path) -> None:
     change, expected = LEDGER_DEFECTS[defect]
     rows = clean_rows()
     lines = ledger_of(rows)
@@ -291,7 +297,7 @@ def test_the_ledger_is_held_against_the_tables(defect: str, vocabulary: Path, tm
     assert broken(counted(write_slice(tmp_path / "slice", rows, ledger=lines), vocabulary)) == expected
 
 
-def test_linkage_tokens(vocabulary: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_linkage_tokens(vocabulary: Path, tmp_path: Path) -> None:
     rows = clean_rows()
     people = [one["person_id"] for one in rows["person"]]
     same = [{"person_id": person, "linkage_token": "a" * 64} for person in people]
@@ -314,7 +320,7 @@ def test_every_study_check_has_a_defect_here() -> None:
 
 
 @pytest.mark.parametrize("code", ["G-COMPLETE-11", "G-COMPLETE-12"])
-def test_what_is_only_reported_is_counted(code: str, vocabulary: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_what_is_only_reported_is_counted(code: str, vocabulary: Path, tmp_path: Path) -> None:
     rows = clean_rows()
     for concept in (slices.HEIGHT, slices.HEMOGLOBIN):
         rows["measurement"] = [one for one in rows["measurement"] if one["measurement_concept_id"] != concept]
