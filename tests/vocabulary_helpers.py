@@ -92,8 +92,9 @@ def resolve(vocabulary, codes, *, site=None) -> dict[tuple[str, str], list[dict]
     vocabulary = open_vocabulary(vocabulary) if isinstance(vocabulary, Path) or vocabulary is None else vocabulary
     connection = duckdb.connect()
     connection.execute("CREATE TABLE used (system VARCHAR, code VARCHAR)")
-    if codes:
-        connection.executemany("INSERT INTO used VALUES (?, ?)", [list(pair) for pair in codes])
+    if codes:  # as literals: bound parameters would make DuckDB import pandas
+        quoted = [", ".join("'" + text.replace("'", "''") + "'" for text in pair) for pair in codes]
+        connection.execute(f"INSERT INTO used VALUES ({'), ('.join(quoted)})")
     attach(connection, vocabulary, site=site, codes_used="used")
     answer = connection.execute("FROM code_concept ORDER BY system, code, map_rank")
     names = [column[0] for column in answer.description]

@@ -215,19 +215,14 @@ answer AS (
     LEFT JOIN vocabulary_standard v
         ON v.number = t.number AND v.is_value AND t.concept_id > 0 AND (t.holds_value OR NOT t.some_hold)
 ),
-tried AS (
-    SELECT number, bool_or(origin < 2) AS by_map FROM vocabulary_answer GROUP BY number
-),
-followed AS (
-    SELECT number FROM vocabulary_answer WHERE origin = 2 AND NOT is_value GROUP BY number
+told AS (
+    SELECT number, bool_or(origin < 2) AS by_map, bool_or(origin = 2 AND NOT is_value) AS by_vocabulary
+    FROM vocabulary_answer GROUP BY number
 ),
 known AS (
     SELECT number, first(vocabulary_id ORDER BY place) AS vocabulary_id,
-        bool_or(vocabulary_id IN (SELECT vocabulary_id FROM concept)) AS loaded
-    FROM vocabulary_candidate WHERE vocabulary_id IS NOT NULL GROUP BY number
-),
-mapped_system AS (
-    SELECT DISTINCT k.number FROM vocabulary_candidate k WHERE k.key IN (SELECT key FROM vocabulary_map)
+        bool_or(vocabulary_id IN (SELECT vocabulary_id FROM concept) OR key IN (SELECT key FROM vocabulary_map)) AS loaded
+    FROM vocabulary_candidate GROUP BY number
 )
 SELECT
     u.system,
@@ -246,21 +241,19 @@ SELECT
     CASE
         WHEN a.concept_id > 0 THEN NULL
         WHEN a.concept_id = 0 THEN 'approved-without-concept'
-        WHEN tried.by_map THEN 'map-target-not-standard'
+        WHEN told.by_map THEN 'map-target-not-standard'
         WHEN u.system = '' THEN 'no-system'
-        WHEN followed.number IS NOT NULL THEN 'target-not-standard'
+        WHEN told.by_vocabulary THEN 'target-not-standard'
         WHEN s.number IS NOT NULL THEN 'no-standard-concept'
-        WHEN known.loaded OR mapped_system.number IS NOT NULL THEN 'unknown-code'
-        WHEN known.number IS NOT NULL THEN 'vocabulary-not-loaded'
+        WHEN known.loaded THEN 'unknown-code'
+        WHEN known.vocabulary_id IS NOT NULL THEN 'vocabulary-not-loaded'
         ELSE 'unknown-system'
     END AS reason
 FROM vocabulary_code u
 LEFT JOIN vocabulary_source s ON s.number = u.number
 LEFT JOIN answer a ON a.number = u.number
-LEFT JOIN tried ON tried.number = u.number
-LEFT JOIN followed ON followed.number = u.number
+LEFT JOIN told ON told.number = u.number
 LEFT JOIN known ON known.number = u.number
-LEFT JOIN mapped_system ON mapped_system.number = u.number
 ORDER BY u.number, map_rank
 """
 

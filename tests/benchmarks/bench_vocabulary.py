@@ -24,7 +24,7 @@ ADDRESS = "http://snomed.info/sct"
 
 def generate(folder: Path, concepts: int) -> None:
     """An Athena folder: `concepts` rows, about five relationships and eight ancestors for each."""
-    connection = duckdb.connect()
+    connection = _connect()
     options = "(FORMAT csv, DELIMITER '\t', QUOTE '', ESCAPE '', HEADER)"
     dates = "19700101 AS valid_start_date, 20991231 AS valid_end_date"
 
@@ -55,7 +55,7 @@ def generate(folder: Path, concepts: int) -> None:
 
 def baseline(folder: Path) -> None:
     """Plain DuckDB: read each file once, sniffed, into nothing."""
-    connection = duckdb.connect()
+    connection = _connect()
     for path in sorted(folder.glob("*.csv")):
         connection.execute(
             f"SELECT count(*), max(COLUMNS(*)) FROM read_csv('{path}', delim='\t', quote='', escape='', header=true)"
@@ -72,7 +72,7 @@ def _used(connection: duckdb.DuckDBPyConnection, codes: int, concepts: int) -> N
 
 def resolve_loaded(folder: Path, codes: int, concepts: int) -> None:
     """What a mapping run does once: open the loaded vocabulary and answer all its codes."""
-    connection = duckdb.connect()
+    connection = _connect()
     _used(connection, codes, concepts)
     attach(connection, open_vocabulary(folder), codes_used="used")
     mapped = connection.execute("SELECT avg((reason IS NULL)::INT) FROM code_concept").fetchall()[0][0]
@@ -81,7 +81,7 @@ def resolve_loaded(folder: Path, codes: int, concepts: int) -> None:
 
 def resolve_csv(folder: Path, codes: int, concepts: int) -> None:
     """Plain DuckDB: the two joins on the CSV files, without maps, forms, reasons or order."""
-    connection = duckdb.connect()
+    connection = _connect()
     _used(connection, codes, concepts)
     csv = "read_csv('{}', delim='\t', quote='', escape='', header=true, all_varchar=true)"
     concept, relationship = csv.format(folder / "CONCEPT.csv"), csv.format(folder / "CONCEPT_RELATIONSHIP.csv")
@@ -90,6 +90,12 @@ def resolve_csv(folder: Path, codes: int, concepts: int) -> None:
         f"JOIN {relationship} r ON r.concept_id_1 = c.concept_id AND r.relationship_id = 'Maps to' "
         f"JOIN {concept} t ON t.concept_id = r.concept_id_2 AND t.standard_concept = 'S'"
     ).fetchall()
+
+
+def _connect() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    connection.execute("SET enable_progress_bar = false")
+    return connection
 
 
 def _timed(function, arguments, answers) -> None:
