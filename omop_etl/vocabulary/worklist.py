@@ -42,6 +42,8 @@ _UNMAPPED_COLUMNS = (
 )
 # a person looked at these already
 _SETTLED = "approved-without-concept"
+# these have no code to map, or are mended in `mappings/codes/fhir`, not in a code map
+_ELSEWHERE = ("no-code", "not-in-code-set")
 # Usagi keeps columns with this prefix as they are
 _EXTRA = "ADD_INFO:"
 _SYSTEM = f"{_EXTRA}system"
@@ -73,10 +75,12 @@ class Code:
 
 @dataclass(frozen=True)
 class Worklist:
-    """Unmapped codes, most records first; and how many codes and records per (site, system)."""
+    """Unmapped codes, most records first; how many codes and records per (site, system); and how many records have no
+    concept for a reason that no code map mends."""
 
     codes: tuple[Code, ...]
     by_site: tuple[tuple[str, str, int, int], ...]
+    elsewhere: int
 
     @property
     def records(self) -> int:
@@ -90,7 +94,11 @@ def unmapped(slices: Sequence[Path], out: Path, *, settled: bool = False) -> Wor
     reviewer has approved without a concept. Raises E-SLICE-01 for a folder without unmapped.csv.
     """
     found: dict[tuple[str, str], Code] = {}
+    elsewhere = 0
     for row in _unmapped_rows(slices):
+        if row["reason"] in _ELSEWHERE or not row["source_code"]:
+            elsewhere += int(row["records"])
+            continue
         if row["reason"] == _SETTLED and not settled:
             continue
         key = (row["source_system"], row["source_code"])
@@ -112,7 +120,7 @@ def unmapped(slices: Sequence[Path], out: Path, *, settled: bool = False) -> Wor
         writer.writerows(_as_usagi(code) for code in ranked)
     by_site = [(site, system, codes, records) for (site, system), (codes, records) in per_site.items()]
     by_site.sort(key=lambda row: (row[0], -row[3], row[1]))
-    return Worklist(tuple(ranked), tuple(by_site))
+    return Worklist(tuple(ranked), tuple(by_site), elsewhere)
 
 
 def _unmapped_rows(slices: Iterable[Path]) -> Iterable[dict[str, str]]:

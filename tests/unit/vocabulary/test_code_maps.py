@@ -168,3 +168,19 @@ def test_systems_that_hospitals_use(system, vocabulary_id):
 )
 def test_forms(form, code, expected):
     assert FORMS[form](code) == expected
+
+
+_PERSONAL = ("vocabulary:CDC race", "vocabulary:FHIR gender", "vocabulary:v3 gender")
+
+
+def test_the_code_sets_of_fhir_say_the_same():
+    """Race, ethnicity and gender also stand in `mappings/codes/fhir`, for Patient; here they serve codings anywhere."""
+    sets = {
+        row["code"]: int(value)
+        for name in ("race", "ethnicity", "gender")
+        for row in table("codes", "fhir", f"{name}.csv")
+        for value in [row[f"{name}_concept_id"]]
+    }
+    mine = [row for row in read_folder(study_folder(), "study") if row.keys[0] in _PERSONAL]
+    assert len(mine) > 10
+    assert not [row.code for row in mine if sets.get(row.code, row.concept_id) != row.concept_id]

@@ -113,6 +113,15 @@ def test_what_was_settled_comes_back_only_when_asked(slices, tmp_path):
     assert [code.code for code in codes] == ["X99", "other", "K1", "K2"]
 
 
+def test_what_no_code_map_mends_is_counted_apart(tmp_path):
+    rows = [
+        ["a", "", "", "fucsia", "", "person.gender_concept_id", 3, "not-in-code-set"],
+        ["a", "", "", "", "", "condition_occurrence.condition_concept_id", 4, "no-code"],
+    ]
+    worklist = unmapped([slice_with(tmp_path / "a", rows)], tmp_path / "out.csv")
+    assert (worklist.codes, worklist.elsewhere) == ((), 7)
+
+
 def test_nothing_unmapped_is_an_empty_file_with_a_header(tmp_path):
     assert unmapped([slice_with(tmp_path / "a", [])], tmp_path / "out.csv").codes == ()
     assert (tmp_path / "out.csv").read_text().startswith("sourceCode,")
