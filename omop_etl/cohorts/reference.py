@@ -309,12 +309,13 @@ def follow_up(person: Person, patient: Sequence[Person], parameters: Parameters,
     index = index_date(person)
     if index is None:
         return NO_INDEX
+    flag = "death-before-index" if any(one.death and one.death < index for one in patient) else None
     end = months_later(index, _days(parameters, "follow_up_months"))
     if end > cut_off:
-        return Answer("FAIL", "cut-off-too-early")
+        return Answer("FAIL", "cut-off-too-early", flag)
     if parameters["follow_up_rule"] == "observed" and last_seen(patient) < end:
-        return Answer("FAIL", "observed-too-short")
-    return Answer("PASS", "potential-follow-up")
+        return Answer("FAIL", "observed-too-short", flag)
+    return Answer("PASS", "potential-follow-up", flag)
 
 
 def months_later(day: date, months: int) -> date:

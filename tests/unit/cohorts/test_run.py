@@ -170,6 +170,33 @@ def test_descendants_are_understood_where_the_warehouse_knows_them(tmp_path: Pat
     assert run(path, tmp_path / "cohort").eligible == 1
 
 
+@pytest.mark.parametrize(
+    ("moment", "supply", "end", "partner"),
+    [
+        (None, None, "2019-06-01", True),  # taken, no end stated: still taken
+        (None, None, "2019-07-01", True),  # the CDM's end is the day on which somebody last said so
+        ("given", None, "2019-06-01", False),  # one dose
+        ("given", None, "2019-07-01", True),  # still being given
+        ("dispensed", None, "2019-06-01", False),
+        ("dispensed", 30, "2019-06-30", False),
+        ("dispensed", 700, "2021-05-01", True),
+    ],
+)
+def test_until_when_a_drug_without_a_stated_end_is_active(
+    moment: str | None, supply: int | None, end: str, partner: bool
+) -> None:
+    what = [*patient(1, partner=""), Event(1, "tamoxifen", "2019-06-01")]
+    with connect(what) as connection:
+        connection.execute(
+            "UPDATE drug_exposure SET drug_exposure_end_date = ?, days_supply = ?, drug_type_concept_id = ? "
+            "WHERE drug_concept_id = ?",
+            [end, supply, words()[f"drug-moment:{moment}"][1] if moment else 0, words()["tamoxifen"][1]],
+        )
+        evaluate(connection, load_study("palmares2"))
+        answer = connection.execute("SELECT reason FROM eligibility WHERE criterion_name = 'with-et'").fetchall()
+    assert answer == [("with-et" if partner else "no-et",)]
+
+
 @pytest.mark.parametrize("what", ["nothing", "text", "empty database"])
 def test_what_is_no_warehouse_is_an_error_and_leaves_what_was_there(what: str, tmp_path: Path) -> None:
     path = tmp_path / "warehouse.duckdb"

@@ -220,6 +220,13 @@ def test_a_stay_that_runs_over_the_cut_off_counts_up_to_it(values: Values) -> No
     assert values([*patient(1), later])["days_to_death_or_last_contact"] == 401
 
 
+def test_a_death_before_the_index_leaves_time_and_event_unknown(values: Values) -> None:
+    row = values([*patient(1), Event(1, "death", "2021-05-31")])
+    assert (row["days_to_death_or_last_contact"], row["death"]) == (None, None)
+    row = values([*patient(1), Event(1, "death", "2021-06-01")])
+    assert (row["days_to_death_or_last_contact"], row["death"]) == (0, 1)
+
+
 def test_pounds_are_not_kilograms(memory: duckdb.DuckDBPyConnection) -> None:
     fill(memory, patient(1))
     memory.execute("UPDATE measurement SET unit_concept_id = 1 WHERE value_as_number = 65.5")

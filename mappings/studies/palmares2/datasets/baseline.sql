@@ -204,8 +204,10 @@ SELECT
     index_drug,
     partner.value AS et_partner,
     suppression.person_id IS NOT NULL AS ovarian_suppression,
-    coalesce(death_date, last_contact) - index_date AS days_to_death_or_last_contact,
-    CAST(death_date IS NOT NULL AS INTEGER) AS death,
+    -- a death before the index is an error that the site is asked about: neither time nor event is known
+    CASE WHEN death_date < index_date THEN NULL ELSE coalesce(death_date, last_contact) - index_date END
+        AS days_to_death_or_last_contact,
+    CASE WHEN death_date < index_date THEN NULL ELSE CAST(death_date IS NOT NULL AS INTEGER) END AS death,
     -- in whole years: in days it would give the index date away
     CAST(floor((cut_off() - index_date) / 365.25) AS INTEGER) AS potential_follow_up_years
 FROM known

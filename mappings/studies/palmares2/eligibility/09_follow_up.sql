@@ -9,10 +9,11 @@ SELECT
     END AS answer,
     reason,
     date_used,
-    NULL AS flag
+    -- someone dead cannot begin a drug: one of the two dates is wrong
+    CASE WHEN death_date < index_date THEN 'death-before-index' END AS flag
 FROM (
     SELECT
-        person_id,
+        person_id, index_date, death_date,
         CAST(index_date + to_months(follow_up_months()) AS DATE) AS date_used,      -- clipped to the month's end
         CASE
             WHEN index_date IS NULL THEN 'no-index'

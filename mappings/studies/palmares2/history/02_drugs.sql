@@ -13,15 +13,17 @@ FROM (
         CASE
             -- the end as the source gave it
             WHEN drug_exposure.verbatim_end_date IS NOT NULL THEN drug_exposure.verbatim_end_date
-            -- one administration: it ends when the row ends
-            WHEN drug_exposure.drug_type_concept_id IN (SELECT concept_id FROM concept_set WHERE concept_set = 'drug-type')
+            -- what was handed over or prescribed lasts as long as its supply
+            WHEN drug_exposure.days_supply IS NOT NULL THEN drug_exposure.drug_exposure_end_date
+            -- one dose given, handed over or prescribed, no supply stated: that day
+            WHEN moment.value IS NOT NULL AND drug_exposure.drug_exposure_end_date = drug_exposure.drug_exposure_start_date
                 THEN drug_exposure.drug_exposure_end_date
-            -- inferred from the supply; an end equal to the start is the CDM's stand-in for an unknown one
-            WHEN drug_exposure.drug_exposure_end_date > drug_exposure.drug_exposure_start_date
-                THEN drug_exposure.drug_exposure_end_date
+            -- else the CDM's required end is a stand-in (the day on which somebody last said that it was taken)
         END AS known_end
     FROM drug_exposure
     JOIN concept_set AS drugs ON drugs.concept_id = drug_exposure.drug_concept_id
+    LEFT JOIN concept_set AS moment
+        ON moment.concept_set = 'drug-moment' AND moment.concept_id = drug_exposure.drug_type_concept_id
     WHERE drugs.concept_set IN (
             'cdk46', 'aromatase-inhibitor', 'tamoxifen', 'fulvestrant', 'oral-serd', 'other-endocrine',
             'lhrh-analogue', 'chemotherapy', 'targeted', 'antibody-drug-conjugate', 'bone-agent'
