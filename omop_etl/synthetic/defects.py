@@ -518,9 +518,10 @@ def _month_only(case: Case) -> None:
 
 
 def _heaping(case: Case) -> None:
-    """Every drug but those of the index regimen is known by its month only."""
-    index = case.patient.seen.index or case.patient.seen.anchor
-    regimen = (index.isoformat(), days_after(index, 30).isoformat())
+    """Every drug but those of the index regimen (with a lead-in) is known by its month only."""
+    seen = case.patient.seen
+    index = seen.index or seen.anchor
+    regimen = ((seen.advanced or index).isoformat(), days_after(index, 30).isoformat())
     for resource in case.drugs():
         start = resource["effectivePeriod"]["start"]
         if not regimen[0] <= start <= regimen[1]:

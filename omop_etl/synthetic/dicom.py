@@ -40,7 +40,7 @@ class Archive:
             return None
         kind = str(pick(rng, self.table["kind"]))
         sample = seen.samples[seen.chosen] if seen.chosen is not None else None
-        if kind == "SM" and sample is None:
+        if kind == "SM" and (sample is None or self.plan.kind == "clean"):
             kind = "CT"
         window = self.table["days_before_index"]
         day = seen.index - timedelta(days=between(rng, window["low"], window["high"]))

@@ -285,6 +285,9 @@ class Record:
         if segment.end:
             period["end"] = segment.end.isoformat()
         resource["effectivePeriod"] = period
+        if active and kind == "MedicationStatement":
+            # that it goes on was last said at the last visit
+            resource["dateAsserted"] = max([*self.contacts, segment.start]).isoformat()
         dose = {"value": segment.dose, "unit": "mg", "system": self.system["ucum"], "code": "mg"}
         if kind == "MedicationAdministration":
             resource["dosage"] = {"dose": dose}

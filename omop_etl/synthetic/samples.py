@@ -58,7 +58,7 @@ def draw_samples(history: History, rng: random.Random, parameters: Parameters) -
 def rebiopsy(history: History, day: date, rng: random.Random, parameters: Parameters) -> None:
     """A sample at a progression: on record, and never the one of criterion 3 (it is too late for it)."""
     biopsies = Biopsies(history, rng, parameters)
-    if not biopsies.local:
+    if not biopsies.local and history.scenario.samples != "none":
         history.samples.append(biopsies.take(day, "metastatic", er=rng.choice([0, 5, 70, 90, 95])))
 
 
