@@ -7,8 +7,8 @@
          1 | palbociclib     | 2021-02-01 | 2022-01-31 |
          1 | death           | 2023-05-06 |            |
 
-An event is a word of the study's concept sets. `site` is a column of its own when more than one matters; a person
-without one is at site s01. What is not said is not known: no row.
+An event is a word of the study's concept sets; a drug may begin in a month ("2021-02"). `site` is a column of its own when
+more than one matters; a person without one is at site s01. What is not said is not known: no row.
 """
 
 import csv
@@ -176,7 +176,8 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, names: list[str],
 
 
 def _day(text: str) -> datetime.date | None:
-    return datetime.date.fromisoformat(text) if text else None
+    """A day; a month alone stands on its first day."""
+    return datetime.date.fromisoformat(f"{text}-01" if len(text) == 7 else text) if text else None
 
 
 def _row(one: Event, number: int) -> tuple[str, dict[str, Any]]:
@@ -191,7 +192,7 @@ def _row(one: Event, number: int) -> tuple[str, dict[str, Any]]:
             "visit_start_date": on, "visit_end_date": until or on,
         }  # fmt: skip
     if one.event == "unmapped drug":
-        return "drug_exposure", person | _drug(number, 0, on, until)
+        return "drug_exposure", person | _drug(number, 0, one)
     name = one.event.partition(" of ")[0]
     concept_set, concept_id, _ = words()[name]
     measured = person | {"measurement_id": number, "measurement_concept_id": concept_id, "measurement_date": on}
@@ -211,13 +212,15 @@ def _row(one: Event, number: int) -> tuple[str, dict[str, Any]]:
             "observation_id": number, "observation_concept_id": concept_id, "observation_date": on,
             "value_as_concept_id": words()[f"menopause-value:{one.value}"][1],
         }  # fmt: skip
-    return "drug_exposure", person | _drug(number, concept_id, on, until)
+    return "drug_exposure", person | _drug(number, concept_id, one)
 
 
-def _drug(number: int, concept_id: int, on: datetime.date | None, until: datetime.date | None) -> dict[str, Any]:
+def _drug(number: int, concept_id: int, one: Event) -> dict[str, Any]:
+    on, until = _day(one.on), _day(one.until)
     return {
         "drug_exposure_id": number, "drug_concept_id": concept_id, "drug_exposure_start_date": on,
         "drug_exposure_end_date": until or on, "verbatim_end_date": until,
+        "drug_type_concept_id": words()["imputed-start:imputed"][1] if len(one.on) == 7 else 0,
     }  # fmt: skip
 
 
@@ -256,7 +259,7 @@ def people(what: Iterable[Event]) -> list[reference.Person]:
         elif one.event == "visit":
             add("contacts", *filter(None, (day, _day(one.until))))
         elif one.event == "unmapped drug":
-            add("drugs", reference.Drug(one.event, None, day, _day(one.until)))
+            add("drugs", reference.Drug(one.event, None, day, _day(one.until), len(one.on) == 7))
         elif concept_set in ("metastasis", "advanced"):
             add("advanced", day)
         elif concept_set in ("estrogen-receptor", "progesterone-receptor"):
@@ -268,7 +271,7 @@ def people(what: Iterable[Event]) -> list[reference.Person]:
         elif concept_set == "response":
             add("progressions" if value == "PD" else "contacts", day)
         elif concept_set in _DRUGS:
-            add("drugs", reference.Drug(value, concept_set, day, _day(one.until)))
+            add("drugs", reference.Drug(value, concept_set, day, _day(one.until), len(one.on) == 7))
         elif day:
             add("contacts", day)
     return [reference.Person(**person) for person in found.values()]

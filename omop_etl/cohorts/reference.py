@@ -20,12 +20,16 @@ Parameters = Mapping[str, int | str]
 
 @dataclass(frozen=True)
 class Drug:
-    """A drug given from `start` to `end`; without an end it is still given. `drug_class` is None when no one could map it."""
+    """A drug given from `start` to `end`; without an end it is still given. `drug_class` is None when no one could map it.
+
+    `month_only`: the start is known to the month only, and stands on its first day.
+    """
 
     drug: str
     drug_class: str | None
     start: date
     end: date | None = None
+    month_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -387,6 +391,7 @@ def _apart(days: tuple[date | None, date | None]) -> int:
 # ---- Nothing dated after the cut-off enters
 def _up_to(person: Person, cut_off: date) -> Person:
     """The person as the cut-off sees them: later events do not exist, a drug that runs over it is still given."""
+    advanced = min((day for day in person.advanced if day <= cut_off), default=None)
     return Person(
         person_id=person.person_id,
         site=person.site,
@@ -395,7 +400,12 @@ def _up_to(person: Person, cut_off: date) -> Person:
         sex=person.sex,
         advanced=tuple(day for day in person.advanced if day <= cut_off),
         drugs=tuple(
-            Drug(drug.drug, drug.drug_class, drug.start, drug.end if drug.end and drug.end <= cut_off else None)
+            Drug(
+                drug.drug,
+                drug.drug_class,
+                _begun(drug, advanced),
+                drug.end if drug.end and drug.end <= cut_off else None,
+            )
             for drug in person.drugs
             if drug.start <= cut_off
         ),
@@ -404,6 +414,14 @@ def _up_to(person: Person, cut_off: date) -> Person:
         death=person.death if person.death and person.death <= cut_off else None,
         contacts=tuple(day for day in person.contacts if day <= cut_off),
     )
+
+
+def _begun(drug: Drug, advanced: date | None) -> date:
+    """Known to the month only, a drug in the month of the advanced diagnosis was begun for it, unless it ended before."""
+    if advanced is None or not drug.month_only or (drug.end and drug.end < advanced):
+        return drug.start
+    same_month = (drug.start.year, drug.start.month) == (advanced.year, advanced.month)
+    return max(drug.start, advanced) if same_month else drug.start
 
 
 def _days(parameters: Parameters, name: str) -> int:

@@ -69,7 +69,12 @@ def history(draw: st.DrawFn, person: int, site: str, token: str | None, anchor: 
     for drug in draw(st.lists(DRUGS, max_size=4)):
         on = day()
         length = draw(st.sampled_from([None, 0, 1, 28, 90, 400]))
-        add(drug, on, "" if length is None else (date.fromisoformat(on) + timedelta(days=length)).isoformat())
+        month_only = draw(st.sampled_from([False, False, True]))
+        add(
+            drug,
+            on[:7] if month_only else on,
+            "" if length is None else (date.fromisoformat(on) + timedelta(days=length)).isoformat(),
+        )
     for marker, value in draw(st.lists(MARKERS, max_size=5)):
         # a lesion that is not known at the cut-off cannot make a sample metastatic
         known = lesion is not None and date.fromisoformat(next(e.on for e in found if e.event == lesion)) <= CUT_OFF

@@ -4,6 +4,7 @@
 WITH before_index AS (
     SELECT
         person_id,
+        bool_or(drug_class IS NULL) AS unknown_drug,
         bool_or(drug_class = 'chemotherapy') AS chemotherapy,
         bool_or(drug_class IN ('targeted', 'antibody-drug-conjugate')) AS another_class,
         min(start_date) FILTER (
@@ -21,13 +22,6 @@ progressed AS (
     JOIN index_start USING (person_id)
     JOIN progression USING (person_id)
     WHERE progression_date > lead_in AND progression_date <= index_date
-),
-unknown_drug AS (
-    SELECT DISTINCT person_id
-    FROM unmapped_drug
-    JOIN advanced_disease USING (person_id)
-    JOIN index_start USING (person_id)
-    WHERE start_date >= advanced_date AND start_date < index_date
 )
 SELECT
     person_id,
@@ -53,10 +47,9 @@ FROM (
         END AS reason,
         coalesce(lead_in, index_date) AS date_used,
         -- nobody knows what it was: the site is asked
-        CASE WHEN unknown_drug.person_id IS NOT NULL THEN 'unmapped-drug' END AS flag
+        CASE WHEN unknown_drug THEN 'unmapped-drug' END AS flag
     FROM study_person
     LEFT JOIN index_start USING (person_id)
     LEFT JOIN before_index USING (person_id)
     LEFT JOIN progressed USING (person_id)
-    LEFT JOIN unknown_drug USING (person_id)
 )
