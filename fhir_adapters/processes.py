@@ -1,5 +1,6 @@
 """A pool of worker processes that ends with its parent, whatever ends the parent."""
 
+import gc
 import multiprocessing
 import os
 import threading
@@ -38,6 +39,18 @@ def _start(then: Callable[[], None] | None) -> None:
     _end_with_parent()
     if then is not None:
         then()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collector: parsed JSON makes no cycles, and millions of small objects make the collector slow."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 @contextmanager

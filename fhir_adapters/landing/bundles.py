@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from fhir_adapters.landing.rules import LARGEST_LINE, UNKNOWN, Identity, Refusal, identify, resource_types
+from fhir_adapters.landing.rules import LARGEST_LINE, UNKNOWN, Identity, Refusal, identify, may_double, resource_types
 
 _URN = re.compile(r"urn:(?:uuid|oid):(.+)")
 _TARGET = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/([^/?#\s]{1,64})(?:/_history/[^/?#]+)?$")
@@ -82,11 +82,8 @@ def parse_document(data: bytes) -> Document:
     except orjson.JSONDecodeError:
         pass
     else:
-        try:
-            if _keys(orjson.dumps(document)) == _keys(data):
-                return Document(document, False)
-        except TypeError:  # nested deeper than orjson writes: the resource that is gets its own refusal below
-            pass
+        if not may_double(data, document):
+            return Document(document, False)
     try:
         document = json.loads(
             data.decode("utf-8"),
@@ -98,10 +95,6 @@ def parse_document(data: bytes) -> Document:
         return Document(document, True)
     except RecursionError:
         raise ValueError from None
-
-
-def _keys(data: bytes) -> int:
-    return data.count(b'":') + data.count(b'" :')
 
 
 def _has_doubled(value: Any) -> bool:

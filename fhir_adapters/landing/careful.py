@@ -23,6 +23,7 @@ import orjson
 from fhir_adapters.landing.lines import blocks, whole_lines
 from fhir_adapters.landing.rules import (
     LARGEST_LINE,
+    LONGEST_ID,
     UNKNOWN,
     Refusal,
     Reject,
@@ -31,7 +32,7 @@ from fhir_adapters.landing.rules import (
     too_long,
     why_not_json,
 )
-from fhir_adapters.processes import in_order
+from fhir_adapters.processes import in_order, uncollected
 from fhir_adapters.shown_names import shown_name
 
 # A column type read from its text: None for a leaf, a mapping for a STRUCT, a List for a list.
@@ -278,6 +279,10 @@ class _Lane:
         """Why a line that DuckDB takes does not belong in the shard; None when nothing is asked but that DuckDB takes it."""
         if self._resource_type is None:
             return None
+        if type(resource) is dict and resource.get("resourceType") == self._resource_type:
+            identifier = resource.get("id")
+            if type(identifier) is str and identifier.replace("-", "").isalnum() and len(identifier) <= LONGEST_ID:
+                return None  # most are
         identity = identify(resource)
         if isinstance(identity, Refusal):
             return identity
@@ -316,6 +321,7 @@ def explain_shard(
         path.open("rb") as stream,
         good.open("wb") as sink,
         closing(_Judge(columns, good.with_name(good.name + ".judge"))) as judge,
+        uncollected(),
     ):
         for text, is_head in whole_lines(blocks(stream)):
             lines = text.split(b"\n")

@@ -16,10 +16,12 @@ from fhir_adapters.knowledge import table
 
 LARGEST_LINE = 16 * 2**20  # bytes: DuckDB's largest object, so what is longer could land but never be read
 UNKNOWN = "?"  # the type of a line that is no resource
-_LONGEST_ID = 64  # FHIR R4, datatype id
+LONGEST_ID = 64  # FHIR R4, datatype id
 
 # Two members decide where a line goes; the characters of the id are those of FHIR's datatype id.
 QUICK = re.compile(rb'\s*\{\s*"resourceType"\s*:\s*"([A-Za-z]{1,64})"\s*,\s*"id"\s*:\s*"([A-Za-z0-9.\-]{1,64})"\s*[,}]')
+_KEY = re.compile(rb'"[ \t\r\n]*:')
+_SPACED_KEY = re.compile(rb'"[ \t\r\n]+:')
 
 
 class Reject(NamedTuple):
@@ -70,7 +72,7 @@ def id_text(value: object) -> str | None:
     text = repr(value) if isinstance(value, int | float) else value
     fits = (
         isinstance(text, str)
-        and 0 < len(text) <= _LONGEST_ID
+        and 0 < len(text) <= LONGEST_ID
         and text.isprintable()  # of white space, only the blank is printable
         and "/" not in text
         and " " not in text
@@ -137,15 +139,23 @@ def why_not_json(line: bytes) -> str:
     return "Q-JSON"
 
 
-def may_double(line: bytes, parsed: Any) -> bool:
-    """Whether a key may stand twice: the line then has more keys than what was parsed from it."""
-    if b"\\u" in line:
-        return True  # an escaped quote or key: counting is not safe
+def may_double(text: bytes, parsed: Any) -> bool:
+    """Whether a key may stand twice in a JSON text: it then has more keys than what orjson parsed from it.
+
+    Never wrongly False. Keys are counted by the colon after a quote; what a string holds of these is written anew as it was,
+    but where the string has blanks, quotes or colons escaped by number.
+    """
     try:
         written = orjson.dumps(parsed)
-    except TypeError:
+    except TypeError:  # nested deeper than orjson writes
         return True
-    return line.count(b'":') != written.count(b'":')
+    if written == text:
+        return False
+    if b"\\u002" in text or b"\\u003" in text:
+        return True
+    if _SPACED_KEY.search(text) is None:
+        return text.count(b'":') != written.count(b'":')
+    return len(_KEY.findall(text)) != len(_KEY.findall(written))
 
 
 def _refuse(constant: str) -> Any:

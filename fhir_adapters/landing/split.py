@@ -4,7 +4,6 @@ A piece is a whole file, or a byte range of a plain NDJSON file; a line belongs 
 writes is a pure function of its pieces, so the shards do not depend on how many workers there are.
 """
 
-import gc
 import hashlib
 import re
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from fhir_adapters.landing.rules import (
     why_not_json,
 )
 from fhir_adapters.landing.sources import DamagedStream, SourceFile, open_bytes
+from fhir_adapters.processes import uncollected
 
 LARGEST_SHARD = 256 * 2**20  # bytes, after which a worker begins another file for the type
 _BUFFER = 8 * 2**20  # bytes of lines kept before they are written
@@ -183,9 +183,7 @@ def run(task: Task) -> TaskResult:
     folder.mkdir(parents=True)
     sink = Sink(folder)
     results = []
-    collecting = gc.isenabled()
-    gc.disable()  # parsed JSON makes no cycles, and millions of small objects make the collector slow
-    try:
+    with uncollected():
         for piece in task.pieces:
             result = PieceResult()
             # only a stream can turn out to be damaged after lines of it went to the sink
@@ -199,9 +197,6 @@ def run(task: Task) -> TaskResult:
             if result.failure is not None and mark is not None:
                 sink.go_back(mark)
             results.append(result)
-    finally:
-        if collecting:
-            gc.enable()
     return TaskResult(sink.parts(), results)
 
 

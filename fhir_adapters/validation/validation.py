@@ -4,7 +4,6 @@ Each resource is looked at once: what was found is remembered by the content of 
 copied; one with faults is written anew without them, and their places and reasons are added to quarantine.
 """
 
-import gc
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -17,7 +16,7 @@ from fhir_adapters.folders import restore, whole_folder
 from fhir_adapters.landing.lines import BLOCK, blocks, ranged, whole_lines
 from fhir_adapters.landing.rules import LARGEST_LINE, Refusal, Reject, too_long
 from fhir_adapters.landing.shards import Manifest, Shard, carry, read_manifest, write_deleted, write_quarantine
-from fhir_adapters.processes import in_order, processors
+from fhir_adapters.processes import in_order, processors, uncollected
 from fhir_adapters.shown_names import shown_name
 from fhir_adapters.validation.model import check_line
 from fhir_adapters.validation.verdicts import Found, Verdicts, digest, mark, prepare
@@ -160,10 +159,8 @@ def _look(task: _Task) -> _Result:
     lines = resources = remembered = 0
     refused: list[tuple[int, Refusal]] = []
     fresh: list[tuple[bytes, Refusal | None]] = []
-    collecting = gc.isenabled()
-    gc.disable()  # see split.run
     try:
-        with Path(task.path).open("rb") as stream:
+        with uncollected(), Path(task.path).open("rb") as stream:
             for text, is_head in whole_lines(ranged(stream, task.start, task.end)):
                 if is_head:
                     lines += 1
@@ -188,8 +185,6 @@ def _look(task: _Task) -> _Result:
     finally:
         if known is not None:
             known.close()
-        if collecting:
-            gc.enable()
     return _Result(lines, resources, refused, fresh if known is not None else [], remembered)
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fhir_adapters.landing.careful import List, Suspect, explain_shard, explain_shards, shape
+from fhir_adapters.landing.rules import may_double
 from tests.landing_helpers import DERANDOMIZE, EXAMPLES
 
 COLUMNS = {
@@ -162,6 +163,43 @@ def test_deep_and_lenient_lines_too(line: bytes, tmp_path: Path) -> None:
     path = tmp_path / "one"
     path.write_bytes(b'{"id":"1"}\n' + line + b"\n")
     assert (strict(path) is None) == bool(rejects)
+
+
+_doubling = st.lists(
+    st.builds(
+        lambda key, one, two, value: f'"{key}"{one}:{two}{value}',
+        st.sampled_from(["a", "b", "\\u0061", '\\"', "\\u0022", "", ":", " :"]),
+        st.sampled_from(["", " ", "  ", "\t", "\n"]),
+        st.sampled_from(["", " "]),
+        st.sampled_from(
+            ["1", '":"', '"\\":"', '"\\" :"', '"\\u0022:"', '"\\"\\u003a"', '"\\"\\u0020:"', '" :"', "1e5", '{"a":1}']
+        ),
+    ),
+    max_size=5,
+)
+
+
+@given(_doubling)
+@settings(max_examples=EXAMPLES * 10, deadline=None, derandomize=DERANDOMIZE)
+def test_a_doubled_key_is_never_overlooked(members: list[str]) -> None:
+    text = ("{" + ",".join(members) + "}").encode()
+    doubled = False
+
+    def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
+        nonlocal doubled
+        doubled |= len(dict(items)) != len(items)
+        return dict(items)
+
+    parsed = json.loads(text, object_pairs_hook=pairs)
+    assert may_double(text, parsed) or not doubled
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" , ", " : ")])
+def test_no_style_of_writing_is_taken_for_doubled_keys(indent: int | None, separators: tuple[str, str]) -> None:
+    resource = {"resourceType": "Patient", "id": "é", "x": [{"y": 1.5, "z": 'a":b'}, None, {}]}
+    text = json.dumps(resource, indent=indent, separators=separators).encode()
+    assert not may_double(text, json.loads(text))
 
 
 # ------------------------------------------------------------------------------------------ reasons and paths

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import io
 import json
-import os
+import random
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -302,6 +302,9 @@ def test_distinct_resources_balance(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- whole files
 
 
+_NOISE = random.Random(7)
+
+
 def _damaged(text: bytes) -> dict[str, bytes]:
     packed, frame = gzip.compress(text), zstandard.compress(text)
     return {
@@ -317,7 +320,7 @@ def _damaged(text: bytes) -> dict[str, bytes]:
     }
 
 
-_TEXT = b"".join(orjson.dumps(patient(n, name=os.urandom(30).hex())) + b"\n" for n in range(2000))
+_TEXT = b"".join(orjson.dumps(patient(n, name=_NOISE.randbytes(30).hex())) + b"\n" for n in range(2000))
 
 
 @pytest.mark.parametrize(("name", "data"), _damaged(_TEXT).items(), ids=list(_damaged(_TEXT)))
@@ -339,13 +342,14 @@ def test_a_damaged_stream_is_an_error_or_one_row(tmp_path: Path, name: str, data
     ("name", "data"),
     [
         ("a.ndjson", b"no json\nat all\n"),
-        ("a.ndjson", os.urandom(1000)),
+        ("a.ndjson", _NOISE.randbytes(1000)),
         ("a.json", b'{"resourceType":"Bundle","entry":[{"resource":'),
         ("a.json", b""),
         ("a.json", json.dumps(patient(1)).encode("utf-16")),
         ("a.json.gz", gzip.compress(b"<xml/>")),
         ("a.json", b'{"a":' * 100_000),
     ],
+    ids=["text", "noise", "cut-off", "empty", "utf-16", "xml", "deep"],  # the same in each process of a parallel run
 )
 def test_a_file_of_which_nothing_parses(tmp_path: Path, name: str, data: bytes) -> None:
     ndjson(tmp_path / "in" / "Patient.ndjson", [patient(1)])
