@@ -269,9 +269,9 @@ class Record:
     def medication(self, segment: Segment) -> Resource:
         """One segment of one drug at one dose, as the resource type that this site uses."""
         kind = str(self.clerk.plan.profile["drugs"])
-        day = segment.end or segment.start
-        resource = self.start(kind, day)
         active = segment.end is None
+        last_said = max([*self.contacts, segment.start])
+        resource = self.start(kind, segment.end or last_said)
         resource["status"] = (
             ("in-progress" if active else "completed")
             if kind == "MedicationAdministration"
@@ -284,10 +284,12 @@ class Record:
         period = {"start": segment.start.isoformat()}
         if segment.end:
             period["end"] = segment.end.isoformat()
+        elif kind == "MedicationAdministration":
+            # what was given so far: an administration does not say that a drug will go on being given
+            period["end"] = last_said.isoformat()
         resource["effectivePeriod"] = period
         if active and kind == "MedicationStatement":
-            # that it goes on was last said at the last visit
-            resource["dateAsserted"] = max([*self.contacts, segment.start]).isoformat()
+            resource["dateAsserted"] = last_said.isoformat()  # that it goes on was last said at the last visit
         dose = {"value": segment.dose, "unit": "mg", "system": self.system["ucum"], "code": "mg"}
         if kind == "MedicationAdministration":
             resource["dosage"] = {"dose": dose}
