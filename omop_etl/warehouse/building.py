@@ -105,6 +105,8 @@ def build(
         raise PalmaresError("E-BUILD-02", ", ".join(sorted(twice)))
     concepts = open_vocabulary(vocabulary)
     out = Path(out)
+    if out.is_dir():
+        raise PalmaresError("E-DISK-02", str(out), detail="a folder stands where the file is to be written")
     with whole_file(out) as partial:
         _clear(partial)
         try:
