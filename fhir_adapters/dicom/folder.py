@@ -101,7 +101,7 @@ class DicomFolder:
         found: list[Instance | str] = []
         left_out: Counter[str] = Counter()
         # a worker takes as long to start as some thousand headers to read
-        for done in in_order(scan, batches, jobs=min(self._jobs, len(batches) // 4), subject=self.kind):
+        for done in in_order(scan, batches, jobs=min(self._jobs, len(batches) // 8), subject=self.kind):
             found += done.found
             left_out += done.left_out
             if progress:
@@ -112,6 +112,7 @@ class DicomFolder:
 def _files(folder: Path) -> Iterator[tuple[str, str, int]]:
     """Path below the folder, path and size of every file; links to folders are not followed."""
     waiting = [str(folder)]
+    above = len(str(folder / "_")) - 1
     while waiting:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:
@@ -119,7 +120,7 @@ def _files(folder: Path) -> Iterator[tuple[str, str, int]]:
                     waiting.append(entry.path)
                 else:
                     size = entry.stat(follow_symlinks=False).st_size
-                    yield os.path.relpath(entry.path, folder).replace(os.sep, "/"), entry.path, size
+                    yield entry.path[above:].replace(os.sep, "/"), entry.path, size
 
 
 def _counts(words: Iterator[str]) -> dict[str, int]:
@@ -127,5 +128,11 @@ def _counts(words: Iterator[str]) -> dict[str, int]:
 
 
 def _write_files(positions: Sequence[str], results: Sequence[FileOutcome], out: Path) -> None:
-    columns = [positions, *(list(column) for column in zip(*results, strict=True))]
-    pq.write_table(pa.table([pa.array(column, pa.string()) for column in columns], schema=_FILES), out)
+    columns = [positions, *zip(*results, strict=True)]
+    pq.write_table(pa.Table.from_arrays([_texts(column) for column in columns], schema=_FILES), out)
+
+
+def _texts(column: Sequence[str]) -> pa.Array:
+    builder = pa.lib.StringBuilder()  # pa.array would load pandas first
+    builder.append_values(column)
+    return builder.finish()

@@ -261,7 +261,7 @@ def _by_pydicom(file: IO[bytes], wanted: Wanted) -> "Header | Outcome":
     import pydicom
     from pydicom.errors import InvalidDicomError
 
-    with _silence(), pydicom.config.disable_value_validation():
+    with silent_pydicom(), pydicom.config.disable_value_validation():
         try:
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
             if "DirectoryRecordSequence" in dataset:
@@ -277,7 +277,7 @@ def _by_pydicom(file: IO[bytes], wanted: Wanted) -> "Header | Outcome":
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silent_pydicom() -> Iterator[None]:
     """pydicom's warnings and log lines show values."""
     log = logging.getLogger("pydicom")
     before = log.disabled

@@ -9,7 +9,6 @@ import math
 import re
 import struct
 import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fhir_adapters.allow_list import DicomAllowList, DicomElement
-from fhir_adapters.dicom.headers import Header, Wanted, key
+from fhir_adapters.dicom.headers import Header, Wanted, key, silent_pydicom
 from fhir_adapters.partial_dates import parse
 from fhir_adapters.pseudonyms import SiteKey
 
@@ -69,6 +68,7 @@ def codes() -> Codes:
     return Codes()
 
 
+_TELLING = 5  # digits of a record number: shorter ones turn up in measurements by chance
 _CODE_VALUE, _CODE_SCHEME = 0x00080100, 0x00080102
 _SCHEMES = frozenset(["SCT", "SRT", "SNM3", "99SDM", "DCM"])
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
@@ -112,6 +112,8 @@ class Reader:
             return "dicom-patient-unreadable"
         if not patient:
             return "dicom-no-patient"
+        digits = re.sub(r"\D", "", patient)
+        telling = digits.encode() if len(digits) >= _TELLING and digits.isascii() else None
         values: dict[str, tuple[Value, ...]] = {}
         for tag, content in header.items():
             for element, inside in self._elements.get(tag, ()):
@@ -119,6 +121,8 @@ class Reader:
                 if not raw:
                     continue
                 found = self._coded_items(element, raw) if isinstance(raw, list) else self._decode(element.keyword, raw)
+                if telling and _repeats(telling, element, raw):
+                    found = ()  # a dose or a size, as it seems, but it is the patient's number
                 if not found:
                     self.left_out[element.keyword] += 1
                 for name, value in found:
@@ -227,6 +231,15 @@ def _leaf(content: bytes | list[Header], path: tuple[int, ...]) -> bytes | list[
     return items
 
 
+def _repeats(digits: bytes, element: DicomElement, raw: bytes | list[Header]) -> bool:
+    """Whether a number holds the digits of the record number."""
+    if element.kind != "number" or isinstance(raw, list):
+        return False
+    if element.vr in _BINARY:
+        return any(digits in str(number).encode() for number in _numbers(element, raw))
+    return digits in raw
+
+
 def _numbers(element: DicomElement, raw: bytes) -> list[float | int]:
     """The numbers of a value, as far as they lie within the element's bounds."""
     if element.vr in _BINARY:
@@ -267,8 +280,10 @@ def _decoded_by(raw: bytes, character_sets: bytes) -> str | None:
     from pydicom import charset
 
     names = [name.strip() for name in character_sets.decode("ascii", "replace").strip(" \0").split("\\")]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's warnings show values
+    # no set means ASCII, and an unknown one anything; guessing would make a pseudonym that joins nobody
+    if not any(names) or not all(name in charset.python_encoding for name in names):
+        return None
+    with silent_pydicom():
         try:
             text: str = charset.decode_bytes(raw, charset.convert_encodings(names), set())
         except (LookupError, UnicodeError, ValueError):
