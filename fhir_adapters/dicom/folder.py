@@ -70,7 +70,7 @@ class DicomFolder:
             raise PalmaresError("E-SRC-04", self.kind, detail="the path in its settings is no folder")
         files = sorted(_files(self._path))
         found, left_out = self._read([path for _, path, _ in files], progress)
-        if not any(isinstance(one, Instance) or one not in ("not-dicom", "file-unreadable") for one in found):
+        if not any(isinstance(one, Instance) or one not in ("X-NOT-DICOM", "Q-DICOM-UNREADABLE") for one in found):
             raise PalmaresError("E-SRC-04", self.kind, count=len(files), detail="none of its files is DICOM")
         results = outcomes(found)
         writer = Writer(allow_list.dicom(), self._zone, instances=self._instances)

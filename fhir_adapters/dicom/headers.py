@@ -20,7 +20,7 @@ from typing import IO, Any, Literal
 # A tag is a number here, as the four bytes of a little endian file read: element << 16 | group.
 # tag → raw bytes, or the items of a sequence
 Header = dict[int, "bytes | list[Header]"]
-Outcome = Literal["not-dicom", "dicomdir", "dicom-damaged", "file-unreadable"]
+Outcome = Literal["X-NOT-DICOM", "X-DICOMDIR", "Q-DICOM-DAMAGED", "Q-DICOM-UNREADABLE"]
 
 FIRST_READ = 1 << 16  # bytes; most headers end before
 _DEEPEST = 16  # nested sequences; the standard needs about six
@@ -108,13 +108,13 @@ def read_header(path: str | Path, wanted: Wanted) -> "Header | Outcome":
                 file.seek(0)
                 found = _by_pydicom(file, wanted)
             except _Damaged:
-                found = "dicom-damaged"
+                found = "Q-DICOM-DAMAGED"
     except OSError:
-        return "file-unreadable"
-    if data[128:132] == b"DICM" or found == "dicomdir":
+        return "Q-DICOM-UNREADABLE"
+    if data[128:132] == b"DICM" or found == "X-DICOMDIR":
         return found
     # no preamble: files of before 1993, and some of today; what was found must be an image's identity
-    return found if isinstance(found, dict) and found.get(_SOP_CLASS) and found.get(_SOP_INSTANCE) else "not-dicom"
+    return found if isinstance(found, dict) and found.get(_SOP_CLASS) and found.get(_SOP_INSTANCE) else "X-NOT-DICOM"
 
 
 def _regular(path: str | Path) -> IO[bytes]:
@@ -133,16 +133,16 @@ def _header(data: Bytes, complete: bool, wanted: Wanted) -> "Header | Outcome":
     elif data[1:2] == data[3:4] == b"\0" and data[0:1] in (b"\x02", b"\x08"):
         at = 0
     else:
-        return "not-dicom"
+        return "X-NOT-DICOM"
     meta, at = walk.meta(at)
     if meta.get(_CLASS_IN_META, b"").rstrip(b"\0 ") == _DICOMDIR_CLASS:
-        return "dicomdir"
+        return "X-DICOMDIR"
     if meta.get(_TRANSFER_SYNTAX, b"").rstrip(b"\0 ") in (_BIG_ENDIAN, _DEFLATED):
         raise _NotUnderstood
     # what stands there decides, not what the file says of itself: some files say one and are the other
     explicit = int.from_bytes(data[at + 4 : at + 6], "little") in _SHORT | _LONG
     found, _ = walk.elements(at, len(data), wanted, explicit, depth=0)
-    return "dicomdir" if _DIRECTORY in found else found
+    return "X-DICOMDIR" if _DIRECTORY in found else found
 
 
 class _Walk:
@@ -265,15 +265,15 @@ def _by_pydicom(file: IO[bytes], wanted: Wanted) -> "Header | Outcome":
         try:
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
             if "DirectoryRecordSequence" in dataset:
-                return "dicomdir"
+                return "X-DICOMDIR"
             header = _as_header(dataset, wanted)
             if _CHARACTER_SET in wanted.inside:
                 header[_CHARACTER_SET] = b"ISO_IR 192"  # pydicom has decoded the texts
             return header
         except InvalidDicomError:
-            return "not-dicom"
+            return "X-NOT-DICOM"
         except Exception:  # whatever a broken file makes pydicom raise; the file gets an outcome and the others go on
-            return "dicom-damaged"
+            return "Q-DICOM-DAMAGED"
 
 
 @contextmanager

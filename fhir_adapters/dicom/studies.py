@@ -32,17 +32,17 @@ class FileOutcome(NamedTuple):
 WRITTEN = "written"
 # reason → outcome, of files that give no instance
 OUTCOMES = {
-    "not-dicom": "excluded",
-    "dicomdir": "excluded",
-    "dicom-other-issuer": "excluded",
-    "dicom-damaged": "quarantined",
-    "file-unreadable": "quarantined",
-    "dicom-no-uid": "quarantined",
-    "dicom-no-patient": "quarantined",
-    "dicom-patient-unreadable": "quarantined",
-    "dicom-patients-disagree": "quarantined",
-    "dicom-instance-conflict": "quarantined",
-    "dicom-duplicate": "merged",
+    "X-NOT-DICOM": "excluded",
+    "X-DICOMDIR": "excluded",
+    "X-OTHER-ISSUER": "excluded",
+    "Q-DICOM-DAMAGED": "quarantined",
+    "Q-DICOM-UNREADABLE": "quarantined",
+    "Q-DICOM-NO-UID": "quarantined",
+    "Q-DICOM-NO-PATIENT": "quarantined",
+    "Q-DICOM-PATIENT-TEXT": "quarantined",
+    "Q-DICOM-PATIENTS": "quarantined",
+    "Q-DICOM-INSTANCE": "quarantined",
+    "M-DICOM-DUPLICATE": "merged",
 }
 
 
@@ -65,11 +65,11 @@ def outcomes(found: Sequence[Instance | str]) -> list[FileOutcome]:
         if isinstance(one, str):
             result.append(outcome(one))
         elif len(patients[one.study]) > 1:
-            result.append(outcome("dicom-patients-disagree", one.study))
+            result.append(outcome("Q-DICOM-PATIENTS", one.study))
         elif len(places[one.uid]) > 1:
-            result.append(outcome("dicom-instance-conflict", one.study))
+            result.append(outcome("Q-DICOM-INSTANCE", one.study))
         elif one.uid in seen:
-            result.append(outcome("dicom-duplicate", one.study))
+            result.append(outcome("M-DICOM-DUPLICATE", one.study))
         else:
             seen.add(one.uid)
             result.append(FileOutcome(WRITTEN, "", one.study))

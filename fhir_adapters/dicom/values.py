@@ -103,15 +103,15 @@ class Reader:
         """The instance of a header, or the reason code why there is none."""
         issuer = self._raw_text(header, "IssuerOfPatientID")
         if self._issuer is not None and issuer and issuer != self._issuer:
-            return "dicom-other-issuer"
+            return "X-OTHER-ISSUER"
         uids = [self._raw_text(header, keyword) for keyword in _UIDS]
         if not all(uids):
-            return "dicom-no-uid"
+            return "Q-DICOM-NO-UID"
         patient = self._raw_text(header, "PatientID")
         if patient is None:
-            return "dicom-patient-unreadable"
+            return "Q-DICOM-PATIENT-TEXT"
         if not patient:
-            return "dicom-no-patient"
+            return "Q-DICOM-NO-PATIENT"
         digits = re.sub(r"\D", "", patient)
         telling = digits.encode() if len(digits) >= _TELLING and digits.isascii() else None
         values: dict[str, tuple[Value, ...]] = {}

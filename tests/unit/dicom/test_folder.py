@@ -114,19 +114,19 @@ def test_outcomes(tmp_path) -> None:
     studies = extract(folder, tmp_path / "out")
     assert files(tmp_path / "out") == [
         ("written", ""),
-        ("merged", "dicom-duplicate"),
-        ("quarantined", "dicom-no-patient"),
-        ("quarantined", "dicom-no-uid"),
-        ("quarantined", "dicom-patients-disagree"),
-        ("quarantined", "dicom-patients-disagree"),
-        ("quarantined", "dicom-instance-conflict"),
-        ("quarantined", "dicom-instance-conflict"),
-        ("excluded", "not-dicom"),
-        ("quarantined", "dicom-damaged"),
-        ("excluded", "dicomdir"),
-        ("quarantined", "file-unreadable"),
-        ("quarantined", "file-unreadable"),
-        ("quarantined", "file-unreadable"),
+        ("merged", "M-DICOM-DUPLICATE"),
+        ("quarantined", "Q-DICOM-NO-PATIENT"),
+        ("quarantined", "Q-DICOM-NO-UID"),
+        ("quarantined", "Q-DICOM-PATIENTS"),
+        ("quarantined", "Q-DICOM-PATIENTS"),
+        ("quarantined", "Q-DICOM-INSTANCE"),
+        ("quarantined", "Q-DICOM-INSTANCE"),
+        ("excluded", "X-NOT-DICOM"),
+        ("quarantined", "Q-DICOM-DAMAGED"),
+        ("excluded", "X-DICOMDIR"),
+        ("quarantined", "Q-DICOM-UNREADABLE"),
+        ("quarantined", "Q-DICOM-UNREADABLE"),
+        ("quarantined", "Q-DICOM-UNREADABLE"),
     ]
     assert [study["id"] for study in studies] == [KEY.uid("1.2.826.1")]
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
@@ -157,7 +157,7 @@ def test_character_sets(tmp_path, sets, raw, text) -> None:
     save(tmp_path / "in" / "2", instance(1, study=2))
     studies = extract(tmp_path / "in", tmp_path / "out")
     if text is None:
-        assert files(tmp_path / "out")[0] == ("quarantined", "dicom-patient-unreadable")
+        assert files(tmp_path / "out")[0] == ("quarantined", "Q-DICOM-PATIENT-TEXT")
     else:
         assert f"Patient/{KEY.pseudonym('patient', text)}" in {study["subject"]["reference"] for study in studies}
 
@@ -307,7 +307,7 @@ def test_another_hospitals_number(tmp_path) -> None:
     save(tmp_path / "in" / "3", instance(3, study=3))
     assert len(extract(tmp_path / "in", tmp_path / "all")) == 3
     assert len(extract(tmp_path / "in", tmp_path / "ours", issuer="HERE")) == 2
-    assert files(tmp_path / "ours")[0] == ("excluded", "dicom-other-issuer")
+    assert files(tmp_path / "ours")[0] == ("excluded", "X-OTHER-ISSUER")
 
 
 def test_names_order_and_workers_make_no_difference(tmp_path) -> None:

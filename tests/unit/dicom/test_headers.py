@@ -54,9 +54,9 @@ def test_walk_and_pydicom_agree(path: Path) -> None:
 
 def test_what_becomes_of_the_odd_ones() -> None:
     outcomes = {path.name: read_header(path, WANTED) for path in OF_PYDICOM.rglob("*") if path.is_file()}
-    assert {name for name, found in outcomes.items() if found == "dicom-damaged"} == {"rtplan_truncated.dcm"}
-    assert {name for name, found in outcomes.items() if found == "dicomdir"} >= {"DICOMDIR", "DICOMDIR-bigEnd"}
-    assert {name for name, found in outcomes.items() if found == "not-dicom"} >= {
+    assert {name for name, found in outcomes.items() if found == "Q-DICOM-DAMAGED"} == {"rtplan_truncated.dcm"}
+    assert {name for name, found in outcomes.items() if found == "X-DICOMDIR"} >= {"DICOMDIR", "DICOMDIR-bigEnd"}
+    assert {name for name, found in outcomes.items() if found == "X-NOT-DICOM"} >= {
         "crayons.icc",
         "zipMR.gz",
         "test1.json",
@@ -147,7 +147,7 @@ def test_sequences_nested_without_end(tmp_path) -> None:
         struct.pack("<HH2sHI", 0x0009, 0x1010, b"SQ", 0, 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
     ) * 5000
     (tmp_path / "deep").write_bytes(raw[:place] + deep + raw[place:])
-    assert read_header(tmp_path / "deep", WANTED) == "dicom-damaged"
+    assert read_header(tmp_path / "deep", WANTED) == "Q-DICOM-DAMAGED"
 
 
 def test_truncated_anywhere(tmp_path) -> None:
@@ -158,12 +158,12 @@ def test_truncated_anywhere(tmp_path) -> None:
         path.write_bytes(raw[:length])
         found = read_header(path, WANTED)
         if length < 132:
-            assert found == "not-dicom"
+            assert found == "X-NOT-DICOM"
         elif length >= pixels + 12:  # the head of the pixels is there
             assert isinstance(found, dict) and found[PATIENT_ID] == b"MRN0001 "
         else:
             # cut between two elements it looks whole: what is missing then is found missing by the reader of values
-            assert found == "dicom-damaged" or isinstance(found, dict)
+            assert found == "Q-DICOM-DAMAGED" or isinstance(found, dict)
 
 
 @settings(max_examples=300, deadline=None)
@@ -183,14 +183,14 @@ def test_what_cannot_be_opened(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (tmp_path / "empty").touch()
-    assert read_header(tmp_path / "pipe", WANTED) == "file-unreadable"
-    assert read_header(tmp_path / "link", WANTED) == "file-unreadable"
-    assert read_header(tmp_path, WANTED) == "file-unreadable"
-    assert read_header(tmp_path / "empty", WANTED) == "not-dicom"
+    assert read_header(tmp_path / "pipe", WANTED) == "Q-DICOM-UNREADABLE"
+    assert read_header(tmp_path / "link", WANTED) == "Q-DICOM-UNREADABLE"
+    assert read_header(tmp_path, WANTED) == "Q-DICOM-UNREADABLE"
+    assert read_header(tmp_path / "empty", WANTED) == "X-NOT-DICOM"
 
 
 @pytest.mark.parametrize("start", [b"\x08\x00\x05\x00", b"\x02\x00\x00\x00", b"\x08\x00", b"PK\x03\x04", b"{"])
 def test_what_only_looks_like_dicom(tmp_path, start) -> None:
     path = tmp_path / "one"
     path.write_bytes(start + b"\0" * 500)
-    assert read_header(path, WANTED) == "not-dicom"
+    assert read_header(path, WANTED) == "X-NOT-DICOM"
