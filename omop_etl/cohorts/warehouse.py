@@ -1,7 +1,7 @@
 """The warehouse as a study reads it: attached read-only, the study's own tables beside it in memory."""
 
+import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,9 +86,7 @@ def prepare(connection: duckdb.DuckDBPyConnection, study: Study) -> None:
         """,
         [json.dumps(study.concepts)],
     )
-    if connection.execute(
-        "SELECT 1 FROM information_schema.tables WHERE table_schema = 'main' AND table_name = 'concept_ancestor'"
-    ).fetchone():
+    if _there(connection, "main", "concept_ancestor"):
         connection.execute(
             """
             INSERT INTO concept_set
@@ -109,19 +107,38 @@ def prepare(connection: duckdb.DuckDBPyConnection, study: Study) -> None:
 
 
 def content_sha256(connection: duckdb.DuckDBPyConnection) -> str:
-    """One hash over the rows that a study reads, whatever their order and the file's layout."""
-    import hashlib
+    """One hash over what a study reads, whatever the order of rows and the file's layout.
 
-    digest = hashlib.sha256()
-    for name in TABLES:
-        rows, total = connection.execute(
-            # md5 is stable between versions of DuckDB, hash() is not; a sum does not depend on the order of rows
-            f"SELECT count(*), sum(CAST(md5_number(CAST(row AS VARCHAR)) % 18446744073709551616 AS HUGEINT)) FROM {name} AS row"
-        ).fetchone() or (0, None)
-        digest.update(f"{name} {rows} {total}\n".encode())
-    return digest.hexdigest()
+    A warehouse is built from slices and never patched: where each site came as a submission, the hashes of their slices
+    say it all. Otherwise every row of the tables is hashed.
+    """
+    parts = _submitted(connection) or [_rows(connection, name) for name in TABLES]
+    if _there(connection, "main", "concept_ancestor"):
+        parts.append(_rows(connection, "main.concept_ancestor"))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def spill_folder(out: Path) -> Path:
-    """Where a run may spill: beside what it writes, so that it is the same disk."""
-    return out.parent / f".{out.name}.spill-{os.getpid()}"
+def _submitted(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """The slice's hash of each site; nothing unless every site that has persons came as a submission."""
+    if not _there(connection, "palmares", "submission"):
+        return []
+    slices = connection.execute(
+        "SELECT site, any_value(slice_sha256) FROM (SELECT DISTINCT site FROM palmares.person_site) "
+        "LEFT JOIN palmares.submission USING (site) GROUP BY site ORDER BY site"
+    ).fetchall()
+    return [f"{site} {sha256}" for site, sha256 in slices] if all(sha256 for _, sha256 in slices) else []
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, table: str) -> str:
+    # md5 is stable between versions of DuckDB, hash() is not; a sum does not depend on the order of rows
+    rows, total = connection.execute(
+        f"SELECT count(*), sum(CAST(md5_number(CAST(row AS VARCHAR)) % 18446744073709551616 AS HUGEINT)) FROM {table} AS row"
+    ).fetchall()[0]
+    return f"{table} {rows} {total}"
+
+
+def _there(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> bool:
+    found = connection.execute(
+        "SELECT 1 FROM information_schema.tables WHERE table_schema = ? AND table_name = ?", [schema, table]
+    )
+    return found.fetchone() is not None

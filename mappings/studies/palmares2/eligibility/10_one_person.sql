@@ -29,8 +29,8 @@ look_alike AS (
         AND one.month_of_birth = other.month_of_birth
         AND one.sex = other.sex
         AND one.index_drug = other.index_drug
-        AND one.site < other.site
-    WHERE (one.token IS NULL OR other.token IS NULL)
+        AND one.site <> other.site
+    WHERE one.token IS NULL
         AND abs(one.index_date - other.index_date) <= link_start_days()
         AND abs(one.advanced_date - other.advanced_date) <= link_diagnosis_days()
 ),
