@@ -40,14 +40,15 @@ def central_release():
         doc_md=stage("receive").sentence,
         retries=stage("receive").retries,
         retry_exponential_backoff=True,
-        map_index_template="{{ submission.split('/')[-2] }}",
+        map_index_template="{{ label }}",
     )
     def receive(submission: str, params=None) -> dict:
         from pathlib import Path
 
         from omop_etl import stages
 
-        return in_airflow(stages.receive, centre_place(params), Path(submission))
+        folder = Path(submission)
+        return in_airflow(folder.parent.name, stages.receive, centre_place(params), folder)
 
     # all_done: a submission that was refused keeps the site's previous one, and the others go on
     @task(
@@ -60,14 +61,14 @@ def central_release():
     def build(params=None) -> dict:
         from omop_etl import stages
 
-        return in_airflow(stages.build, centre_place(params))
+        return in_airflow("warehouse", stages.build, centre_place(params))
 
     def follow(name: str):
         @task(task_id=name, doc_md=stage(name).sentence, retries=stage(name).retries)
         def run(params=None) -> dict:
             from omop_etl import stages
 
-            return in_airflow(getattr(stages, name), centre_place(params), params["study"])
+            return in_airflow(params["study"], getattr(stages, name), centre_place(params), params["study"])
 
         return run()
 

@@ -54,13 +54,14 @@ def site_submission():
         doc_md=stage("extract").sentence,
         retries=stage("extract").retries,
         retry_exponential_backoff=True,
-        map_index_template="{{ source['site'] }} source {{ source['number'] + 1 }}",
+        map_index_template="{{ label }}",
     )
     def extract(source: dict, params=None) -> dict:
         from omop_etl import stages
 
         place = site_place(params, source["site"])
-        return source | in_airflow(stages.extract, place, source["number"])
+        label = f"{source['site']} source {source['number'] + 1}"
+        return source | in_airflow(label, stages.extract, place, source["number"])
 
     def step(name: str, **options):
         """A task per site for the stage of this name."""
@@ -69,7 +70,7 @@ def site_submission():
             task_id=name,
             doc_md=described.sentence,
             retries=described.retries,
-            map_index_template="{{ site }}",
+            map_index_template="{{ label }}",
             **options,
         )
 
@@ -81,14 +82,14 @@ def site_submission():
             from omop_etl import stages
 
             mine = [one["out"] for one in extracted or [] if one and one["site"] == site]
-            return in_airflow(stages.land, site_place(params, site), mine, full=params["full"])
+            return in_airflow(site, stages.land, site_place(params, site), mine, full=params["full"])
 
         def follow(name: str, **options):
             @step(name, **options)
             def run(site: str, params=None) -> dict:
                 from omop_etl import stages
 
-                return in_airflow(getattr(stages, "map_" if name == "map" else name), site_place(params, site))
+                return in_airflow(site, getattr(stages, "map_" if name == "map" else name), site_place(params, site))
 
             return run(site)
 
@@ -105,7 +106,7 @@ def site_submission():
     def report(sites: list[str], params=None) -> None:
         from omop_etl.orchestration import in_airflow, report_sites
 
-        in_airflow(report_sites, workspace(params), sites)
+        in_airflow("report", report_sites, workspace(params), sites)
 
     sites = list_sites()
     extracted = extract.expand(source=list_sources(sites))

@@ -34,10 +34,15 @@ def centre_place(params: Mapping[str, Any]) -> CentrePlace:
     return CentrePlace(workspace(params))
 
 
-def in_airflow(work: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
-    """Call a stage inside a task. Only what another try may heal (a server, a disk) is left for Airflow to retry."""
+def in_airflow(label: str, work: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+    """Call a stage inside a task; `label` names a mapped task in Airflow's pages (`map_index_template="{{ label }}"`).
+
+    Only what another try may heal (a server, a disk) is left for Airflow to retry.
+    """
+    from airflow.sdk import get_current_context
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+    get_current_context()["label"] = label  # type: ignore[typeddict-unknown-key]
     try:
         return work(*arguments, **options)
     except PalmaresError as error:
@@ -90,7 +95,7 @@ def site_lines(home: Path, sites: Sequence[str]) -> list[dict[str, Any]]:
                 "site": site,
                 "resources": sum(outcomes.values()),
                 "rows": sum(manifest.get("tables", {}).values()),
-                "unmapped": manifest.get("unmapped", {}).get("records", 0),
+                "unmapped": sum(manifest.get("unmapped", {}).values()),
                 "excluded": outcomes.get("excluded", 0),
                 "quarantined": outcomes.get("quarantined", 0),
                 "verdict": verdict.get("verdict", "–"),

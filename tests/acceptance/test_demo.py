@@ -53,7 +53,7 @@ def test_eligibility_equals_the_truth_for_every_patient_reason_by_reason(demo: D
     differences = duckdb.sql(f"""
         WITH trace AS ({traces}),
         found AS (
-            SELECT trace.site, patient, criterion, answer, reason
+            SELECT trace.site, patient, criterion_name AS criterion, answer, reason
             FROM '{found}' AS eligibility JOIN trace USING (person_id)
         ),
         truth AS (
@@ -75,14 +75,16 @@ def test_every_reason_occurs(demo: Demo) -> None:
     assert len(truth) >= 25
 
 
-def test_the_attrition_adds_up(demo: Demo) -> None:
-    left = None
-    for step in demo.answer["attrition"]["steps"]:
-        assert left is None or step["in"] == left
-        left = step["left"]
-        assert step["in"] - step["excluded"] == left
-    baseline = pandas.read_parquet(demo.answer["paths"]["dataset"])
-    assert len(baseline) == left
+def test_the_attrition_adds_up_and_shows_no_small_cell(demo: Demo) -> None:
+    cohort = demo.home / "centre" / "cohort"
+    persons = duckdb.sql(f"SELECT count(*), count(*) FILTER (eligible) FROM '{cohort / 'persons.parquet'}'").fetchone()
+    assert persons is not None
+    attrition = demo.answer["attrition"]
+    assert (attrition["persons"], attrition["eligible"]) == persons
+    assert len(attrition["steps"]) == 10
+    shown = [cell for step in attrition["steps"] for cell in (step["came"], step["excluded"], step["left"])]
+    assert not any(isinstance(cell, int) and 0 < cell < 5 for cell in shown)
+    assert len(pandas.read_parquet(demo.answer["paths"]["dataset"])) == persons[1]
 
 
 def defects(demo: Demo, outcome: str) -> list[dict[str, str]]:
