@@ -36,7 +36,7 @@ format: setup  ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 bench: setup  ## the benchmarks (long; ratios against a baseline in the same run)
-	$(BIN)/python -m pytest tests/benchmarks -q -s -p no:xdist
+	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 docs: setup  ## write the generated pages and tables anew
 	$(BIN)/python -m omop_etl.generated

@@ -126,7 +126,6 @@ def extract(
 ) -> None:
     from fhir_adapters.base import open_source
     from fhir_adapters.pseudonyms import SiteKey
-
     from omop_etl.config import load_site
 
     settings = load_site(site)
@@ -382,6 +381,114 @@ def vocab_load(
     from omop_etl.vocabulary import load
 
     _run("vocab load", json, lambda _: load(athena, out).lock)
+
+
+@vocab_app.command("explain")
+def vocab_explain(
+    code: Annotated[str, typer.Argument(help="A source code.")],
+    system: Annotated[str, typer.Option(help="Its code system, as FHIR writes it.")] = "",
+    site: Annotated[str | None, typer.Option(help="Ask with this site's own code map.")] = None,
+    vocabulary: VocabularyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say which concepts a code maps to, through which map, or why to none.
+
+    Example: palmares vocab explain L01EF01 --system http://www.whocc.no/atc
+    """
+    from omop_etl.config import load_site
+    from omop_etl.vocabulary import explain_code, open_vocabulary
+
+    answers = explain_code(open_vocabulary(vocabulary), system, code, site=load_site(site) if site else None)
+    rows = [_plain(answer) for answer in answers]
+    if json:
+        _show({"code": code, "answers": rows}, True, 0)
+        return
+    for row in rows:
+        typer.echo("  ".join(f"{name}={value}" for name, value in row.items() if value not in (None, "")))
+
+
+@vocab_app.command("unmapped")
+def vocab_unmapped(
+    slices: Annotated[list[Path], typer.Option("--slice", help="A slice; give one per site.")],
+    out: Annotated[Path, typer.Option("--out", help="The CSV file that OHDSI Usagi opens.")],
+    settled: Annotated[bool, typer.Option(help="Also codes that a reviewer left without a concept.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Rank the unmapped codes by site, system and records touched, as a file that Usagi opens.
+
+    Example: palmares vocab unmapped --slice a/slice --slice b/slice --out worklist.csv
+    """
+    from omop_etl.vocabulary.worklist import unmapped
+
+    def work(_: Progress) -> object:
+        found = unmapped(slices, out, settled=settled)
+        per_site = {
+            f"{site} {system or '(no system)'}": f"{codes} codes, {records} records"
+            for site, system, codes, records in found.by_site
+        }
+        return {"file": str(out), "codes": len(found.codes)} | per_site
+
+    _run("vocab unmapped", json, work)
+
+
+@vocab_app.command("review")
+def vocab_review(
+    export: Annotated[Path, typer.Argument(help="What Usagi exported after the review.")],
+    reviewer: Annotated[str, typer.Option(help="Who reviewed it.")],
+    reviewed_on: Annotated[str, typer.Option(help="When, as YYYY-MM-DD.")],
+    site: Annotated[str | None, typer.Option(help="Take it into this site's map; default: the study's.")] = None,
+    system: Annotated[str | None, typer.Option(help="The code system, where the export does not say it.")] = None,
+    vocabulary: VocabularyOption = None,
+    replace: Annotated[bool, typer.Option(help="Let it replace earlier decisions.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Take a reviewed file back into the code maps, with reviewer and date; the next run uses it.
+
+    Example: palmares vocab review reviewed.csv --reviewer "M. Rossi" --reviewed-on 2026-03-01 --site site02
+    """
+    from datetime import date
+
+    from omop_etl.config import load_site
+    from omop_etl.vocabulary import open_vocabulary
+    from omop_etl.vocabulary.worklist import review
+
+    try:
+        day = date.fromisoformat(reviewed_on)
+    except ValueError:
+        raise typer.BadParameter("a date as YYYY-MM-DD", param_hint="--reviewed-on") from None
+    _run(
+        "vocab review",
+        json,
+        lambda _: review(
+            export,
+            scope=load_site(site) if site else "study",
+            reviewer=reviewer,
+            reviewed_on=day,
+            vocabulary=open_vocabulary(vocabulary),
+            system=system,
+            replace=replace,
+        ),
+    )
+
+
+@app.command("serve")
+def serve(
+    warehouse: Annotated[Path, typer.Option(help="A warehouse that `palmares build` wrote.")],
+    schema: Annotated[str, typer.Option(help="The schema that OHDSI's tools read; swapped in whole.")] = "omop",
+    json: JsonOption = False,
+) -> None:
+    """Copy the warehouse to the PostgreSQL that PALMARES_POSTGRES names, beside what is served, and swap it in.
+
+    Example: palmares serve --warehouse warehouse.duckdb --schema omop
+    """
+    import os
+
+    from omop_etl.warehouse import serve as run
+
+    url = os.environ.get("PALMARES_POSTGRES")
+    if not url:
+        raise PalmaresError("E-SERVE-03", "PALMARES_POSTGRES")
+    _run("serve", json, lambda report: run(warehouse, url, schema, progress=report))
 
 
 def _version(value: bool) -> None:
