@@ -423,8 +423,8 @@ def vocab_unmapped(
     def work(_: Progress) -> object:
         found = unmapped(slices, out, settled=settled)
         per_site = {
-            f"{site} {system or '(no system)'}": f"{codes} codes, {records} records"
-            for site, system, codes, records in found.by_site
+            f"{at} {system or '(no system)'}": f"{codes} codes, {records} records"
+            for at, system, codes, records in found.by_site
         }
         return {"file": str(out), "codes": len(found.codes)} | per_site
 
