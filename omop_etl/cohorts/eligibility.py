@@ -6,7 +6,7 @@ import duckdb
 
 from fhir_adapters.errors import PalmaresError
 from omop_etl.cohorts.study import Study
-from omop_etl.cohorts.warehouse import prepare
+from omop_etl.cohorts.warehouse import prepare, trouble
 
 Progress = Callable[[str], None]
 
@@ -51,8 +51,8 @@ def evaluate(connection: duckdb.DuckDBPyConnection, study: Study, progress: Prog
             )
         except duckdb.Error as error:
             raise PalmaresError(
-                "E-STUDY-03", f"{study.name}/eligibility/{criterion.name}", detail=type(error).__name__
-            ) from error
+                "E-STUDY-03", f"{study.name}/eligibility/{criterion.name}", detail=trouble(error)
+            ) from None
     _check(connection, study)
     connection.execute(
         """

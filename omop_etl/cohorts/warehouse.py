@@ -58,6 +58,12 @@ def open_warehouse(path: Path, *, spill: Path | None = None) -> Iterator[duckdb.
 _LIST = "SELECT table_schema, table_name FROM information_schema.tables WHERE table_catalog = 'warehouse'"
 
 
+def trouble(error: duckdb.Error) -> str:
+    """What is wrong with an SQL text, in a line; of an error that met data only its kind, since its text may hold a value."""
+    about_text = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
+    return str(error).partition("\n")[0] if isinstance(error, about_text) else type(error).__name__
+
+
 def literal(text: str) -> str:
     """A text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
@@ -103,7 +109,7 @@ def prepare(connection: duckdb.DuckDBPyConnection, study: Study) -> None:
         try:
             connection.execute(sql.replace("CREATE TEMP TABLE", "CREATE OR REPLACE TEMP TABLE"))
         except duckdb.Error as error:
-            raise PalmaresError("E-STUDY-03", f"{study.name}/history/{name}", detail=type(error).__name__) from error
+            raise PalmaresError("E-STUDY-03", f"{study.name}/history/{name}", detail=trouble(error)) from None
 
 
 def content_sha256(connection: duckdb.DuckDBPyConnection) -> str:

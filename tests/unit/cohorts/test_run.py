@@ -240,6 +240,15 @@ def test_a_criterion_that_does_not_balance_stops_the_run(sql: str, code: str) ->
     assert raised.value.code == code
 
 
+def test_an_error_that_met_data_shows_no_value() -> None:
+    sql = "SELECT person_id, error('secret') AS answer, 'x' AS reason, NULL::DATE AS date_used, NULL AS flag FROM study_person"
+    with connect(patient(1)) as connection, pytest.raises(PalmaresError) as raised:
+        evaluate(connection, broken(load_study("palmares2"), sql))
+    assert raised.value.code == "E-STUDY-03"
+    assert "secret" not in str(raised.value)
+    assert raised.value.__cause__ is None
+
+
 def test_a_person_without_a_site_stops_the_run() -> None:
     with connect([Event(1, "known")]) as connection, pytest.raises(PalmaresError) as raised:
         connection.execute("DELETE FROM palmares.person_site")
