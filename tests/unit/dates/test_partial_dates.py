@@ -121,7 +121,6 @@ def test_each_rule_that_can_be_chosen(changes: dict[str, object]) -> None:
     assert found == [reference(text, "Europe/Rome", rules) for text in texts]
 
 
-@pytest.mark.requirement("f2o-071")
 def test_an_end_never_comes_before_a_start_in_the_same_period() -> None:
     """Why outer-bounds: what is known to the month or year encloses every day that it may have been."""
     for text, day in (("2021-03", "2021-03-17"), ("2021", "2021-03-17"), ("2020-02", "2020-02-29")):
