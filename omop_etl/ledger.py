@@ -21,15 +21,16 @@ def outcomes() -> dict[str, str]:
 
 
 def write_lines(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create `ledger` from `written` (cdm_table, resource_type, resource_id), `no_row` and `quarantine` (resource_type, resource_id, reason)."""
+    """Create `ledger` from `written_lines` (resource_type, resource_id, cdm_table, row_count, place), `no_row` and `quarantine`
+    (resource_type, resource_id, reason). `place` orders the lines."""
     known = outcomes()
     outcome = "CASE reason " + " ".join(f"WHEN '{code}' THEN '{word}'" for code, word in known.items()) + " END"
+    left = f"resource_type, resource_id, {outcome} AS outcome, reason, NULL AS cdm_table, 0::BIGINT AS row_count"
     connection.execute(
-        "CREATE TABLE ledger AS "
-        "SELECT resource_type, resource_id, 'written' AS outcome, NULL::VARCHAR AS reason, cdm_table, count(*)::INTEGER AS row_count "
-        "FROM written GROUP BY resource_type, resource_id, cdm_table "
-        f"UNION ALL SELECT resource_type, resource_id, {outcome}, reason, NULL, 0 FROM no_row "
-        f"UNION ALL SELECT DISTINCT resource_type, resource_id, {outcome}, reason, NULL, 0 FROM quarantine"
+        "CREATE TABLE ledger AS SELECT resource_type, resource_id, 'written' AS outcome, NULL::VARCHAR AS reason, cdm_table, "
+        "row_count::BIGINT AS row_count, place FROM written_lines "
+        f"UNION ALL SELECT {left}, md5_number(concat_ws('/', resource_type, resource_id)) FROM no_row "
+        f"UNION ALL SELECT DISTINCT {left}, md5_number(concat_ws('/', resource_type, resource_id)) FROM quarantine"
     )
     unknown = connection.execute("SELECT DISTINCT reason FROM ledger WHERE outcome IS NULL ORDER BY 1").fetchall()
     if unknown:
@@ -37,43 +38,51 @@ def write_lines(connection: duckdb.DuckDBPyConnection) -> None:
         raise PalmaresError("E-BALANCE-01", "ledger", count=len(unknown), detail=f"reasons without an outcome: {names}")
 
 
-def check(connection: duckdb.DuckDBPyConnection, read: Mapping[str, int], rows: Mapping[str, int]) -> None:
+def check(
+    connection: duckdb.DuckDBPyConnection, read: Mapping[str, int], rows: Mapping[str, int]
+) -> dict[str, dict[str, int]]:
     """Hold the ledger against what was read (per resource type, without quarantine) and what was written (per table).
 
-    Raises E-BALANCE-01, which says what differs and by how much.
+    The answer is resource type → outcome → resources; one that filled several tables counts once. Raises E-BALANCE-01, which
+    says what differs and by how much.
     """
-    settled = dict(
-        connection.execute(
-            "SELECT resource_type, count(DISTINCT resource_id) FROM (SELECT resource_type, resource_id FROM written "
-            "UNION ALL SELECT resource_type, resource_id FROM no_row) GROUP BY resource_type"
-        ).fetchall()
+    found: dict[str, dict[str, int]] = {}
+    for resource_type, outcome, count in connection.execute(
+        "SELECT resource_type, outcome, count(DISTINCT coalesce(resource_id, '')) FROM ledger GROUP BY ALL ORDER BY ALL"
+    ).fetchall():
+        found.setdefault(resource_type, {})[outcome] = count
+    refused = dict(
+        connection.execute("SELECT resource_type, count(DISTINCT coalesce(resource_id, '')) FROM quarantine GROUP BY 1").fetchall()
     )
-    for resource_type in sorted({*read, *settled}):
-        if read.get(resource_type, 0) != settled.get(resource_type, 0):
-            missing = read.get(resource_type, 0) - settled.get(resource_type, 0)
+    for resource_type in sorted({*read, *found}):
+        settled = sum(found.get(resource_type, {}).values()) - refused.get(resource_type, 0)
+        settled += _both_refused_and_left_out(connection, resource_type) if refused.get(resource_type) else 0
+        if read.get(resource_type, 0) != settled:
+            missing = read.get(resource_type, 0) - settled
             raise PalmaresError("E-BALANCE-01", resource_type, count=missing, detail="resources read less resources settled")
     written: Counter[str] = Counter(
-        dict(connection.execute("SELECT cdm_table, count(*) FROM written GROUP BY cdm_table").fetchall())
+        dict(connection.execute("SELECT cdm_table, sum(row_count)::BIGINT FROM ledger WHERE outcome = 'written' GROUP BY 1").fetchall())
     )
     for name in sorted({*rows, *written}):
         if rows.get(name, 0) != written[name]:
             raise PalmaresError("E-BALANCE-01", name, count=rows.get(name, 0) - written[name], detail="rows less rows in the ledger")
     both = connection.execute(
-        "SELECT count(*) FROM (SELECT resource_type, resource_id FROM no_row INTERSECT SELECT resource_type, resource_id FROM written)"
+        "SELECT count(*) FROM no_row n SEMI JOIN (SELECT resource_type, resource_id FROM ledger WHERE outcome = 'written') w "
+        "ON w.resource_type = n.resource_type AND w.resource_id = n.resource_id"
     ).fetchone()
     if both is None or both[0]:
         raise PalmaresError("E-BALANCE-01", "ledger", count=both[0] if both else None, detail="resources both written and not")
-
-
-def summary(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
-    """Resource type → outcome → resources. A resource that filled several tables counts once."""
-    found: dict[str, dict[str, int]] = {}
-    rows = connection.execute(
-        "SELECT resource_type, outcome, count(DISTINCT (resource_id, outcome)) FROM ledger GROUP BY ALL ORDER BY ALL"
-    ).fetchall()
-    for resource_type, outcome, count in rows:
-        found.setdefault(resource_type, {})[outcome] = count
     return found
+
+
+def _both_refused_and_left_out(connection: duckdb.DuckDBPyConnection, resource_type: str) -> int:
+    """Resources of which one version was refused as it was read and another quarantined as it was mapped: one outcome for two."""
+    row = connection.execute(
+        "SELECT count(DISTINCT q.resource_id) FROM quarantine q JOIN no_row n ON n.resource_type = q.resource_type AND n.resource_id = q.resource_id "
+        f"JOIN ledger l ON l.resource_type = n.resource_type AND l.resource_id = n.resource_id AND l.reason = n.reason "
+        f"WHERE q.resource_type = '{resource_type.replace(chr(39), chr(39) * 2)}' AND l.outcome = 'quarantined'"
+    ).fetchone()
+    return row[0] if row else 0
 
 
 def exclusions(connection: duckdb.DuckDBPyConnection) -> list[dict[str, object]]:

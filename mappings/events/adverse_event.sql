@@ -5,18 +5,21 @@ SELECT
     CASE
         WHEN actuality = 'potential' THEN 'X-POTENTIAL'
         WHEN modified THEN 'Q-MODIFIER'
-        WHEN starts_at(start_text) IS NULL THEN no_date(start_text)
-        WHEN code_codings = [] AND NOT code_has_text THEN 'X-NO-CODE'
+        WHEN start_datetime IS NULL THEN no_date(start_text)
+        WHEN len(code_codings) = 0 AND NOT code_has_text THEN 'X-NO-CODE'
     END AS reason,
     reference_key(subject, 'Patient') AS person_key,
     reference_key(encounter, 'Encounter') AS visit_key,
     provider_key(recorder) AS provider_key,
     code_codings,
-    starts_at(start_text) AS start_datetime,
+    start_datetime,
     is_partial(start_text) AS start_imputed,
     type_concept('AdverseEvent', 'default', '') AS type_concept_id,
     reported_by(recorder, subject) AS reported
-FROM (SELECT *, coalesce(dated, detected, recorded) AS start_text FROM flat)
+FROM (
+    SELECT *, starts_at(start_text) AS start_datetime
+    FROM (SELECT *, coalesce(dated, detected, recorded) AS start_text FROM flat)
+)
 
 -- ## event
 SELECT

@@ -7,19 +7,22 @@ SELECT
         WHEN verification_status = 'entered-in-error' THEN 'X-ERROR'
         WHEN verification_status = 'refuted' THEN 'X-REFUTED'
         WHEN modified THEN 'Q-MODIFIER'
-        WHEN starts_at(start_text) IS NULL THEN no_date(start_text)
-        WHEN code_codings = [] AND NOT code_has_text THEN 'X-NO-CODE'
+        WHEN start_datetime IS NULL THEN no_date(start_text)
+        WHEN len(code_codings) = 0 AND NOT code_has_text THEN 'X-NO-CODE'
     END AS reason,
     reference_key(subject, 'Patient') AS person_key,
     reference_key(encounter, 'Encounter') AS visit_key,
     coalesce(provider_key(asserter), provider_key(recorder)) AS provider_key,
     code_codings,
-    starts_at(start_text) AS start_datetime,
+    start_datetime,
     is_partial(start_text) AS start_imputed,
     type_concept('AllergyIntolerance', 'default', '') AS type_concept_id,
     reported_by(asserter, subject) AS reported,
     left(clinical_status, 50) AS qualifier_source_value
-FROM (SELECT *, coalesce(recorded, onset_datetime) AS start_text FROM flat)
+FROM (
+    SELECT *, starts_at(start_text) AS start_datetime
+    FROM (SELECT *, coalesce(recorded, onset_datetime) AS start_text FROM flat)
+)
 
 -- ## event
 SELECT

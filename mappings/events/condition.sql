@@ -6,23 +6,19 @@ SELECT
         WHEN verification_status = 'entered-in-error' THEN 'X-ERROR'
         WHEN verification_status = 'refuted' THEN 'X-REFUTED'
         WHEN modified THEN 'Q-MODIFIER'
-        WHEN starts_at(start_text) IS NULL THEN no_date(start_text)
-        WHEN code_codings = [] AND NOT code_has_text THEN 'X-NO-CODE'
+        WHEN start_datetime IS NULL THEN no_date(start_text)
+        WHEN len(code_codings) = 0 AND NOT code_has_text THEN 'X-NO-CODE'
     END AS reason,
     reference_key(subject, 'Patient') AS person_key,
     reference_key(encounter, 'Encounter') AS visit_key,
     coalesce(provider_key(asserter), provider_key(recorder)) AS provider_key,
     code_codings,
-    starts_at(start_text) AS start_datetime,
+    start_datetime,
     is_partial(start_text) AS start_imputed,
     ends_at(end_text) AS end_datetime,
     is_partial(end_text) AS end_imputed,
     -- a category says whether this is a diagnosis of an encounter or an entry of the problem list
-    coalesce(
-        type_concept('Condition', 'category', categories[1]),
-        type_concept('Condition', 'category', categories[2]),
-        type_concept('Condition', 'default', '')
-    ) AS type_concept_id,
+    first_category_type('Condition', categories) AS type_concept_id,
     reported_by(asserter, subject) AS reported,
     -- how sure it is says more than whether it lasts
     coalesce(condition_status('verificationStatus', verification_status), condition_status('clinicalStatus', clinical_status), 0)
@@ -30,12 +26,15 @@ SELECT
     left(clinical_status, 50) AS status_source_value,
     left(abatement_string, 20) AS stop_reason
 FROM (
-    SELECT
-        *,
-        -- onset, not the day somebody wrote it down; that only where onset is not known
-        coalesce(onset_datetime, onset_start, recorded) AS start_text,
-        coalesce(abatement_datetime, abatement_end) AS end_text
-    FROM flat
+    SELECT *, starts_at(start_text) AS start_datetime
+    FROM (
+        SELECT
+            *,
+            -- onset, not the day somebody wrote it down; that only where onset is not known
+            coalesce(onset_datetime, onset_start, recorded) AS start_text,
+            coalesce(abatement_datetime, abatement_end) AS end_text
+        FROM flat
+    )
 )
 
 -- ## event

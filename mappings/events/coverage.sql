@@ -22,4 +22,10 @@ SELECT
 FROM flat
 
 -- ## payer_plan_period
-SELECT r.start_datetime, r.start_imputed, r.end_datetime, r.payer_source_value, r.plan_source_value FROM included r
+SELECT
+    r.start_datetime,
+    r.start_imputed,
+    r.end_datetime,
+    r.payer_source_value,
+    r.plan_source_value
+FROM included r

@@ -6,22 +6,22 @@ SELECT
         WHEN status = 'entered-in-error' THEN 'X-ERROR'
         WHEN status NOT IN ('active', 'inactive') THEN 'X-UNKNOWN-STATUS'
         WHEN modified THEN 'Q-MODIFIER'
-        WHEN starts_at(manufactured) IS NULL THEN no_date(manufactured)
-        WHEN code_codings = [] AND NOT code_has_text THEN 'X-NO-CODE'
+        WHEN start_datetime IS NULL THEN no_date(manufactured)
+        WHEN len(code_codings) = 0 AND NOT code_has_text THEN 'X-NO-CODE'
     END AS reason,
     reference_key(subject, 'Patient') AS person_key,
     NULL::UHUGEINT AS visit_key,
     NULL::UHUGEINT AS provider_key,
     code_codings,
     -- FHIR R4 has no date of use on Device: the day it was made stands for it, the day it expires for the end
-    starts_at(manufactured) AS start_datetime,
+    start_datetime,
     is_partial(manufactured) AS start_imputed,
     ends_at(expires) AS end_datetime,
     is_partial(expires) AS end_imputed,
     type_concept('Device', 'default', '') AS type_concept_id,
     left(device_identifier, 255) AS unique_device_id,
     left(lot_number, 255) AS production_id
-FROM flat
+FROM (SELECT *, starts_at(manufactured) AS start_datetime FROM flat)
 
 -- ## event
 SELECT

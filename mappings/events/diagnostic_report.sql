@@ -8,23 +8,26 @@ SELECT
         WHEN status = 'registered' THEN 'X-PLANNED'
         WHEN status = 'unknown' THEN 'X-UNKNOWN-STATUS'
         WHEN modified THEN 'Q-MODIFIER'
-        WHEN starts_at(start_text) IS NULL THEN no_date(start_text)
-        WHEN code_codings = [] AND code_text IS NULL AND NOT has_text THEN 'X-NO-CODE'
+        WHEN start_datetime IS NULL THEN no_date(start_text)
+        WHEN len(code_codings) = 0 AND code_text IS NULL AND NOT has_text THEN 'X-NO-CODE'
     END AS reason,
     reference_key(subject, 'Patient') AS person_key,
     reference_key(encounter, 'Encounter') AS visit_key,
-    coalesce(provider_key(performers[1]), provider_key(performers[2]), provider_key(performers[3])) AS provider_key,
+    first_provider_key(performers) AS provider_key,
     code_codings,
     -- a title that is no more than the name of the code; any other text may hold a name
     CASE WHEN list_contains(list_transform(code_codings, lambda c: c.display), code_text) THEN left(code_text, 250) END AS note_title,
-    starts_at(start_text) AS start_datetime,
+    start_datetime,
     is_partial(start_text) AS start_imputed,
     coalesce(
         type_concept('DiagnosticReport', 'category', categories[1]),
-        type_concept('DiagnosticReport', 'category', categories[2]),
-        type_concept('DiagnosticReport', 'category', categories[3])
+        CASE WHEN len(categories) > 1 THEN coalesce(
+            type_concept('DiagnosticReport', 'category', categories[2]), type_concept('DiagnosticReport', 'category', categories[3])) END
     ) AS type_concept_id
-FROM (SELECT *, coalesce(effective_datetime, effective_start, issued) AS start_text FROM flat)
+FROM (
+    SELECT *, starts_at(start_text) AS start_datetime
+    FROM (SELECT *, coalesce(effective_datetime, effective_start, issued) AS start_text FROM flat)
+)
 
 -- ## event
 SELECT

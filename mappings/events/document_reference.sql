@@ -6,16 +6,19 @@ SELECT
         WHEN status = 'entered-in-error' OR doc_status = 'entered-in-error' THEN 'X-ERROR'
         WHEN status = 'superseded' THEN 'X-SUPERSEDED'
         WHEN modified THEN 'Q-MODIFIER'
-        WHEN starts_at(start_text) IS NULL THEN no_date(start_text)
+        WHEN start_datetime IS NULL THEN no_date(start_text)
     END AS reason,
     reference_key(subject, 'Patient') AS person_key,
     reference_key(encounter, 'Encounter') AS visit_key,
-    coalesce(provider_key(performers[1]), provider_key(performers[2])) AS provider_key,
+    first_provider_key(performers) AS provider_key,
     code_codings,
     CASE WHEN list_contains(list_transform(code_codings, lambda c: c.display), code_text) THEN left(code_text, 250) END AS note_title,
-    starts_at(start_text) AS start_datetime,
+    start_datetime,
     is_partial(start_text) AS start_imputed
-FROM (SELECT *, coalesce(period_start, dated) AS start_text FROM flat)
+FROM (
+    SELECT *, starts_at(start_text) AS start_datetime
+    FROM (SELECT *, coalesce(period_start, dated) AS start_text FROM flat)
+)
 
 -- ## note
 SELECT

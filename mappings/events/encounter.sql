@@ -12,7 +12,7 @@ SELECT
         WHEN period_end IS NOT NULL AND ends_at(period_end) IS NULL THEN 'Q-DATE'
     END AS reason,
     reference_key(subject, 'Patient') AS person_key,
-    coalesce(provider_key(participants[1]), provider_key(participants[2]), provider_key(participants[3])) AS provider_key,
+    first_provider_key(participants) AS provider_key,
     coalesce(reference_key(service_provider, 'Organization'), reference_key(location, 'Location')) AS care_site_key,
     reference_key(part_of, 'Encounter') AS parent_key,
     visit_concept(class_code) AS visit_concept_id,
@@ -35,12 +35,13 @@ SELECT
     coalesce(r.visit_concept_id, 0) AS visit_concept_id,
     r.source_value,
     -- no period: the first and last day of what refers to the encounter
-    coalesce(r.start_datetime, d.first_datetime, r.end_datetime) AS start_datetime,
+    coalesce(r.start_datetime, least(d.first_datetime, r.end_datetime)) AS start_datetime,
     coalesce(r.start_imputed, true) AS start_imputed,
-    -- an open stay ends with its last event; any other visit on the day it began (CDM)
-    greatest(
-        coalesce(r.end_datetime, CASE WHEN r.start_datetime IS NULL OR is_stay(r.visit_concept_id) THEN d.last_datetime END),
-        coalesce(r.start_datetime, d.first_datetime, r.end_datetime)
+    -- a stated end is kept as it is, also one before the start: the gate shows it. An open stay ends with its last event; any other
+    -- visit on the day it began (CDM)
+    coalesce(
+        r.end_datetime,
+        greatest(CASE WHEN r.start_datetime IS NULL OR is_stay(r.visit_concept_id) THEN d.last_datetime END, r.start_datetime, d.first_datetime)
     ) AS end_datetime,
     coalesce(r.end_imputed, r.start_datetime IS NULL OR is_stay(r.visit_concept_id)) AS end_imputed,
     origin(false,

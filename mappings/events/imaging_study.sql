@@ -8,19 +8,22 @@ SELECT
         WHEN status = 'registered' THEN 'X-PLANNED'
         WHEN status = 'unknown' THEN 'X-UNKNOWN-STATUS'
         WHEN modified THEN 'Q-MODIFIER'
-        WHEN starts_at(start_text) IS NULL THEN no_date(start_text)
+        WHEN start_datetime IS NULL THEN no_date(start_text)
     END AS reason,
     reference_key(subject, 'Patient') AS person_key,
     reference_key(encounter, 'Encounter') AS visit_key,
     NULL::UHUGEINT AS provider_key,
     code_codings,
-    starts_at(start_text) AS start_datetime,
+    start_datetime,
     is_partial(start_text) AS start_imputed,
     type_concept('ImagingStudy', 'default', '') AS type_concept_id,
     -- the UIDs are those of the hospital's DICOM adapter, which re-hashes them
     replace(study_uid, 'urn:oid:', '') AS study_uid,
     nullif(series, []) AS series
-FROM (SELECT *, coalesce(started, series[1].started) AS start_text FROM flat)
+FROM (
+    SELECT *, starts_at(start_text) AS start_datetime
+    FROM (SELECT *, coalesce(started, series[1].started) AS start_text FROM flat)
+)
 
 -- ## stage imaging_study_series
 SELECT

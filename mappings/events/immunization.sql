@@ -6,15 +6,15 @@ SELECT
         WHEN status = 'entered-in-error' THEN 'X-ERROR'
         WHEN status = 'not-done' THEN 'X-NOT-DONE'
         WHEN modified THEN 'Q-MODIFIER'
-        WHEN starts_at(occurrence) IS NULL THEN no_date(occurrence)
-        WHEN code_codings = [] AND NOT code_has_text THEN 'X-NO-CODE'
+        WHEN start_datetime IS NULL THEN no_date(occurrence)
+        WHEN len(code_codings) = 0 AND NOT code_has_text THEN 'X-NO-CODE'
     END AS reason,
     reference_key(subject, 'Patient') AS person_key,
     reference_key(encounter, 'Encounter') AS visit_key,
-    coalesce(provider_key(performers[1]), provider_key(performers[2])) AS provider_key,
+    first_provider_key(performers) AS provider_key,
     code_codings,
     route_codings,
-    starts_at(occurrence) AS start_datetime,
+    start_datetime,
     is_partial(occurrence) AS start_imputed,
     type_concept('Immunization', 'default', '') AS type_concept_id,
     -- who vaccinated did not write this record, and the one who told it was the patient
@@ -22,7 +22,7 @@ SELECT
     lot_number,
     dose_value AS quantity,
     left(coalesce(dose_code, dose_unit), 50) AS dose_unit_source_value
-FROM flat
+FROM (SELECT *, starts_at(occurrence) AS start_datetime FROM flat)
 
 -- ## event
 SELECT

@@ -8,26 +8,31 @@ SELECT
         WHEN status = 'unknown' THEN 'X-UNKNOWN-STATUS'
         -- 'stopped' stays: some of it was given
         WHEN modified THEN 'Q-MODIFIER'
-        WHEN starts_at(start_text) IS NULL THEN no_date(start_text)
-        WHEN code_codings = [] AND medication IS NULL AND NOT code_has_text THEN 'X-NO-CODE'
+        WHEN start_datetime IS NULL THEN no_date(start_text)
+        WHEN len(code_codings) = 0 AND medication IS NULL AND NOT code_has_text THEN 'X-NO-CODE'
     END AS reason,
     reference_key(subject, 'Patient') AS person_key,
     reference_key(encounter, 'Encounter') AS visit_key,
-    coalesce(provider_key(performers[1]), provider_key(performers[2])) AS provider_key,
+    first_provider_key(performers) AS provider_key,
     CASE WHEN starts_with(medication, '#') THEN contained_codings ELSE code_codings END AS code_codings,
     reference_key(medication, 'Medication') AS medication_key,
     route_codings,
-    starts_at(start_text) AS start_datetime,
+    start_datetime,
     is_partial(start_text) AS start_imputed,
     ends_at(coalesce(effective_end, effective_datetime)) AS end_datetime,
     is_partial(effective_end) AS end_imputed,
     ends_at(effective_end)::DATE AS verbatim_end_date,
+    effective_end IS NULL AND effective_datetime IS NULL AND status IN ('in-progress', 'on-hold') AS still_given,
+    starts_at(last_updated_text) AS last_known,
     type_concept('MedicationAdministration', 'default', '') AS type_concept_id,
     reported_by(performers[1], subject) AS reported,
     left(stop_reason, 20) AS stop_reason,
     dose_value AS quantity,
     left(coalesce(dose_code, dose_unit), 50) AS dose_unit_source_value
-FROM (SELECT *, coalesce(effective_datetime, effective_start) AS start_text FROM flat)
+FROM (
+    SELECT *, starts_at(start_text) AS start_datetime
+    FROM (SELECT *, coalesce(effective_datetime, effective_start) AS start_text FROM flat)
+)
 
 -- ## event
 SELECT
@@ -39,7 +44,10 @@ SELECT
     coalesce(c.source_concept_id, 0) AS source_concept_id,
     r.start_datetime,
     r.start_imputed,
-    coalesce(r.end_datetime, r.start_datetime) AS end_datetime,
+    -- still given: true until the record was last touched, else until the extraction. verbatim_end_date stays empty
+    coalesce(
+        r.end_datetime, CASE WHEN r.still_given THEN greatest(coalesce(r.last_known, extraction()), r.start_datetime) END, r.start_datetime
+    ) AS end_datetime,
     r.end_imputed,
     r.verbatim_end_date,
     origin(r.reported, r.start_imputed, r.type_concept_id) AS type_concept_id,

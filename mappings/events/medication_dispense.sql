@@ -9,16 +9,16 @@ SELECT
         WHEN status = 'preparation' THEN 'X-PLANNED'
         WHEN status = 'unknown' THEN 'X-UNKNOWN-STATUS'
         WHEN modified THEN 'Q-MODIFIER'
-        WHEN starts_at(start_text) IS NULL THEN no_date(start_text)
-        WHEN code_codings = [] AND medication IS NULL AND NOT code_has_text THEN 'X-NO-CODE'
+        WHEN start_datetime IS NULL THEN no_date(start_text)
+        WHEN len(code_codings) = 0 AND medication IS NULL AND NOT code_has_text THEN 'X-NO-CODE'
     END AS reason,
     reference_key(subject, 'Patient') AS person_key,
     reference_key(encounter, 'Encounter') AS visit_key,
-    coalesce(provider_key(performers[1]), provider_key(performers[2])) AS provider_key,
+    first_provider_key(performers) AS provider_key,
     CASE WHEN starts_with(medication, '#') THEN contained_codings ELSE code_codings END AS code_codings,
     reference_key(medication, 'Medication') AS medication_key,
     route_codings,
-    starts_at(start_text) AS start_datetime,
+    start_datetime,
     is_partial(start_text) AS start_imputed,
     type_concept('MedicationDispense', 'default', '') AS type_concept_id,
     false AS reported,
@@ -26,7 +26,10 @@ SELECT
     days_of(days, 'd') AS days_supply,
     sig(dose_value, coalesce(dose_code, dose_unit), frequency, period, period_unit) AS sig,
     left(coalesce(dose_code, dose_unit), 50) AS dose_unit_source_value
-FROM (SELECT *, coalesce(handed_over, prepared) AS start_text FROM flat)
+FROM (
+    SELECT *, starts_at(start_text) AS start_datetime
+    FROM (SELECT *, coalesce(handed_over, prepared) AS start_text FROM flat)
+)
 
 -- ## event
 SELECT

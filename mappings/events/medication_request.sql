@@ -10,8 +10,8 @@ SELECT
         -- 'stopped' stays: the drug was prescribed and taken until then
         WHEN do_not_perform THEN 'X-DO-NOT-PERFORM'
         WHEN modified THEN 'Q-MODIFIER'
-        WHEN starts_at(authored_on) IS NULL THEN no_date(authored_on)
-        WHEN code_codings = [] AND medication IS NULL AND NOT code_has_text THEN 'X-NO-CODE'
+        WHEN start_datetime IS NULL THEN no_date(authored_on)
+        WHEN len(code_codings) = 0 AND medication IS NULL AND NOT code_has_text THEN 'X-NO-CODE'
     END AS reason,
     reference_key(subject, 'Patient') AS person_key,
     reference_key(encounter, 'Encounter') AS visit_key,
@@ -19,7 +19,7 @@ SELECT
     CASE WHEN starts_with(medication, '#') THEN contained_codings ELSE code_codings END AS code_codings,
     reference_key(medication, 'Medication') AS medication_key,
     route_codings,
-    starts_at(authored_on) AS start_datetime,
+    start_datetime,
     is_partial(authored_on) AS start_imputed,
     type_concept('MedicationRequest', 'default', '') AS type_concept_id,
     coalesce(reported, false) AS reported,
@@ -28,7 +28,7 @@ SELECT
     refills,
     sig(dose_value, coalesce(dose_code, dose_unit), frequency, period, period_unit) AS sig,
     left(coalesce(dose_code, dose_unit), 50) AS dose_unit_source_value
-FROM flat
+FROM (SELECT *, starts_at(authored_on) AS start_datetime FROM flat)
 
 -- ## event
 SELECT

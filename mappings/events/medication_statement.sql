@@ -9,8 +9,8 @@ SELECT
         WHEN status = 'not-taken' THEN 'X-NOT-DONE'
         WHEN status = 'unknown' THEN 'X-UNKNOWN-STATUS'
         WHEN modified THEN 'Q-MODIFIER'
-        WHEN starts_at(start_text) IS NULL THEN no_date(start_text)
-        WHEN code_codings = [] AND medication IS NULL AND NOT code_has_text THEN 'X-NO-CODE'
+        WHEN start_datetime IS NULL THEN no_date(start_text)
+        WHEN len(code_codings) = 0 AND medication IS NULL AND NOT code_has_text THEN 'X-NO-CODE'
     END AS reason,
     reference_key(subject, 'Patient') AS person_key,
     reference_key(encounter, 'Encounter') AS visit_key,
@@ -18,7 +18,7 @@ SELECT
     CASE WHEN starts_with(medication, '#') THEN contained_codings ELSE code_codings END AS code_codings,
     reference_key(medication, 'Medication') AS medication_key,
     route_codings,
-    starts_at(start_text) AS start_datetime,
+    start_datetime,
     is_partial(start_text) AS start_imputed,
     ends_at(coalesce(effective_end, effective_datetime)) AS end_datetime,
     is_partial(effective_end) AS end_imputed,
@@ -32,7 +32,10 @@ SELECT
     dose_value AS quantity,
     sig(dose_value, coalesce(dose_code, dose_unit), frequency, period, period_unit) AS sig,
     left(coalesce(dose_code, dose_unit), 50) AS dose_unit_source_value
-FROM (SELECT *, coalesce(effective_datetime, effective_start) AS start_text FROM flat)
+FROM (
+    SELECT *, starts_at(start_text) AS start_datetime
+    FROM (SELECT *, coalesce(effective_datetime, effective_start) AS start_text FROM flat)
+)
 
 -- ## event
 SELECT

@@ -8,42 +8,33 @@ SELECT
         WHEN status = 'registered' THEN 'X-PLANNED'
         WHEN status = 'unknown' THEN 'X-UNKNOWN-STATUS'
         WHEN modified THEN 'Q-MODIFIER'
-        WHEN starts_at(start_text) IS NULL THEN no_date(start_text)
-        WHEN code_codings = [] AND NOT code_has_text AND components = [] THEN 'X-NO-CODE'
+        WHEN start_datetime IS NULL THEN no_date(start_text)
+        WHEN codes = 0 AND NOT code_has_text AND parts = 0 THEN 'X-NO-CODE'
         -- nothing was measured or asked; "performed, result unknown" stays as a row without a value
-        WHEN NOT has_value AND components = [] AND data_absent AND absent_without_row(data_absent_code) THEN 'X-DATA-ABSENT'
+        WHEN NOT has_value AND parts = 0 AND data_absent AND absent_without_row(data_absent_code) THEN 'X-DATA-ABSENT'
         -- a panel without a value of its own: its members hold the values
-        WHEN NOT has_value AND NOT data_absent AND components = [] AND has_members THEN 'X-PANEL'
+        WHEN NOT has_value AND parts = 0 AND NOT data_absent AND has_members THEN 'X-PANEL'
     END AS reason,
     reference_key(subject, 'Patient') AS person_key,
     reference_key(encounter, 'Encounter') AS visit_key,
-    coalesce(provider_key(performers[1]), provider_key(performers[2]), provider_key(performers[3])) AS provider_key,
+    first_provider_key(performers) AS provider_key,
     code_codings,
     value_codings,
-    starts_at(start_text) AS start_datetime,
+    start_datetime,
     is_partial(start_text) AS start_imputed,
-    coalesce(
-        type_concept('Observation', 'category', categories[1]),
-        type_concept('Observation', 'category', categories[2]),
-        type_concept('Observation', 'category', categories[3]),
-        type_concept('Observation', 'default', '')
-    ) AS type_concept_id,
+    first_category_type('Observation', categories) AS type_concept_id,
     reported_by(performers[1], subject) AS reported,
     -- an unmapped code stays where its kind of observation is at home
-    CASE
-        WHEN coalesce(value_number, value_integer) IS NOT NULL
-            OR list_has_any(categories, ['laboratory', 'vital-signs']) THEN 'measurement'
-        ELSE 'observation'
-    END AS home_table,
+    CASE WHEN has_number OR list_has_any(categories, ['laboratory', 'vital-signs']) THEN 'measurement' ELSE 'observation' END
+        AS home_table,
     identifies(code_codings) AS identifying,
     has_value,
     data_absent,
     coalesce(value_number, value_integer, value_numerator / nullif(value_denominator, 0)) AS value_as_number,
     value_comparator AS comparator,
-    coalesce(value_unit_system, CASE WHEN coalesce(value_unit_code, value_unit, value_range_unit) IS NOT NULL
-        THEN 'http://unitsofmeasure.org' END) AS unit_system,
-    coalesce(value_unit_code, value_unit, value_range_unit) AS unit_code,
-    coalesce(value_unit, value_unit_code, value_range_unit) AS unit_text,
+    CASE WHEN unit_code IS NOT NULL THEN coalesce(value_unit_system, 'http://unitsofmeasure.org') END AS unit_system,
+    unit_code,
+    coalesce(value_unit, unit_code) AS unit_text,
     value_text(value_string, value_boolean, value_datetime, value_time, value_low, value_high, value_numerator, value_denominator,
         value_start, value_end) AS value_as_string,
     boolean_concept(value_boolean) AS value_boolean_concept_id,
@@ -52,15 +43,24 @@ SELECT
     range_low,
     range_high,
     coalesce(reference_key(focus, 'Condition'), reference_key(focus, 'Observation')) AS focus_key,
+    parts > 0 AS has_components,
     nullif(components, []) AS components
 FROM (
     SELECT
         *,
-        coalesce(effective_datetime, effective_start, effective_instant, issued) AS start_text,
-        coalesce(value_number, value_integer) IS NOT NULL OR value_codings <> [] OR value_has_text
-            OR coalesce(value_string, value_datetime, value_time, value_start, value_end) IS NOT NULL OR value_boolean IS NOT NULL
-            OR coalesce(value_low, value_high, value_numerator) IS NOT NULL OR interpretation IS NOT NULL AS has_value
-    FROM flat
+        has_number OR len(value_codings) > 0 OR value_has_text
+            OR coalesce(value_string, value_datetime, value_time, value_start, value_end, interpretation) IS NOT NULL
+            OR value_boolean IS NOT NULL OR coalesce(value_low, value_high, value_numerator) IS NOT NULL AS has_value
+    FROM (
+        SELECT
+            *,
+            starts_at(start_text) AS start_datetime,
+            value_number IS NOT NULL OR value_integer IS NOT NULL AS has_number,
+            len(code_codings) AS codes,
+            len(components) AS parts,
+            coalesce(value_unit_code, value_unit, value_range_unit) AS unit_code
+        FROM (SELECT *, coalesce(effective_datetime, effective_start, effective_instant, issued) AS start_text FROM flat)
+    )
 )
 
 -- ## stage observation_component
@@ -103,17 +103,17 @@ SELECT
 FROM (
     SELECT id, key, unnest(components) AS c, generate_subscripts(components, 1) AS position
     FROM stage
-    WHERE components IS NOT NULL
+    WHERE has_components
 )
 
 -- ## event
 -- the observation itself
 SELECT
-    CASE WHEN r.has_value OR r.data_absent OR coalesce(c.source_vocabulary_id, '') <> 'LOINC' AND r.components IS NULL
+    CASE WHEN r.has_value OR r.data_absent OR coalesce(c.source_vocabulary_id, '') <> 'LOINC' AND NOT r.has_components
         THEN coalesce(c.cdm_table, r.home_table) END AS cdm_table,
     -- a LOINC code asks; without an answer it says nothing. Another code (a finding, a RECIST response) is the answer itself
-    CASE WHEN r.has_value OR r.data_absent OR coalesce(c.source_vocabulary_id, '') <> 'LOINC' AND r.components IS NULL
-        THEN NULL WHEN r.components IS NULL THEN 'X-NO-VALUE' ELSE 'X-PANEL' END AS exclusion,
+    CASE WHEN r.has_value OR r.data_absent OR coalesce(c.source_vocabulary_id, '') <> 'LOINC' AND NOT r.has_components
+        THEN NULL WHEN NOT r.has_components THEN 'X-NO-VALUE' ELSE 'X-PANEL' END AS exclusion,
     coalesce(c.discriminator, '') AS discriminator,
     c.code_no,
     coalesce(c.concept_id, 0) AS concept_id,
@@ -176,7 +176,7 @@ SELECT
     left(s.interpretation, 50) AS qualifier_source_value,
     r.focus_key
 FROM stage_observation_component s
-JOIN included r ON r.key = s.key
+JOIN included r ON r.key = s.key AND r.has_components
 LEFT JOIN chosen_component_code c ON c.list_key = s.code_key
 LEFT JOIN chosen_component_value v ON v.list_key = s.value_key
 LEFT JOIN unit u ON u.system = s.unit_system AND u.code = s.unit_code

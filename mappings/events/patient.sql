@@ -21,7 +21,7 @@ SELECT
     ethnicity_omop_display,
     left(state, 50) AS state,
     left(country, 80) AS country,
-    coalesce(provider_key(general_practitioners[1]), provider_key(general_practitioners[2])) AS provider_key,
+    first_provider_key(general_practitioners) AS provider_key,
     reference_key(managing_organization, 'Organization') AS care_site_key,
     deceased_datetime,
     deceased_boolean,

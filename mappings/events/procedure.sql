@@ -10,20 +10,23 @@ SELECT
         WHEN status = 'stopped' THEN 'X-STOPPED'
         WHEN status = 'unknown' THEN 'X-UNKNOWN-STATUS'
         WHEN modified THEN 'Q-MODIFIER'
-        WHEN starts_at(start_text) IS NULL THEN no_date(start_text)
-        WHEN code_codings = [] AND NOT code_has_text THEN 'X-NO-CODE'
+        WHEN start_datetime IS NULL THEN no_date(start_text)
+        WHEN len(code_codings) = 0 AND NOT code_has_text THEN 'X-NO-CODE'
     END AS reason,
     reference_key(subject, 'Patient') AS person_key,
     reference_key(encounter, 'Encounter') AS visit_key,
-    coalesce(provider_key(performers[1]), provider_key(performers[2]), provider_key(recorder)) AS provider_key,
+    coalesce(first_provider_key(performers), provider_key(recorder)) AS provider_key,
     code_codings,
-    starts_at(start_text) AS start_datetime,
+    start_datetime,
     is_partial(start_text) AS start_imputed,
     ends_at(performed_end) AS end_datetime,
     is_partial(performed_end) AS end_imputed,
     type_concept('Procedure', 'default', '') AS type_concept_id,
     reported_by(asserter, subject) AS reported
-FROM (SELECT *, coalesce(performed_datetime, performed_start) AS start_text FROM flat)
+FROM (
+    SELECT *, starts_at(start_text) AS start_datetime
+    FROM (SELECT *, coalesce(performed_datetime, performed_start) AS start_text FROM flat)
+)
 
 -- ## event
 SELECT

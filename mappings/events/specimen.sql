@@ -5,14 +5,14 @@ SELECT
     CASE
         WHEN status = 'entered-in-error' THEN 'X-ERROR'
         WHEN modified THEN 'Q-MODIFIER'
-        WHEN starts_at(start_text) IS NULL THEN no_date(start_text)
+        WHEN start_datetime IS NULL THEN no_date(start_text)
     END AS reason,
     reference_key(subject, 'Patient') AS person_key,
     NULL::UHUGEINT AS visit_key,
     NULL::UHUGEINT AS provider_key,
     code_codings,
     site_codings,
-    starts_at(start_text) AS start_datetime,
+    start_datetime,
     is_partial(start_text) AS start_imputed,
     type_concept('Specimen', 'default', '') AS type_concept_id,
     quantity_value AS quantity,
@@ -20,7 +20,10 @@ SELECT
         AS unit_system,
     coalesce(quantity_code, quantity_unit) AS unit_code,
     coalesce(quantity_unit, quantity_code) AS unit_text
-FROM (SELECT *, coalesce(collected_datetime, collected_start, received) AS start_text FROM flat)
+FROM (
+    SELECT *, starts_at(start_text) AS start_datetime
+    FROM (SELECT *, coalesce(collected_datetime, collected_start, received) AS start_text FROM flat)
+)
 
 -- ## event
 SELECT

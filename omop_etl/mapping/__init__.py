@@ -3,7 +3,8 @@
     shards ─reading→ stage tables ─codes→ chosen concepts ─rows→ records with links ─slice→ Parquet, ledger, worklist, manifest
 
 What is mapped how stands in `mappings/`: `views` (FHIR → flat rows), `events` (what is left out, and what a resource says), `codes`, `omop`
-(one SELECT per CDM table). The modules here only run it, in one DuckDB work file beside `out` that never outgrows `memory_limit`.
+(one SELECT per CDM table). The modules here only run it, in DuckDB, with at most `memory_limit` of memory; what does not fit
+stands for a while in a folder beside `out`.
 
     map_site(site, shards, out)     a shards folder, as landing and validation write it
     map_folder(site, fhir, out)     any folder of FHIR: landed by reference first
@@ -126,7 +127,7 @@ def _jobs(jobs: int | None) -> int:
 
 @contextmanager
 def _work_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` for the work file; what a killed run left there is cleared."""
+    """A folder beside `out` for what does not outlive the run; what a killed run left there is cleared."""
     with machine_errors(str(out)):
         for left in out.parent.glob(f".{out.name}.work-*"):
             shutil.rmtree(left, ignore_errors=True)

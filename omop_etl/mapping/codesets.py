@@ -51,18 +51,24 @@ def _members(file: str, column: str, where: tuple[str, str] | None = None) -> st
 def define(connection: duckdb.DuckDBPyConnection) -> None:
     """Create the macros (NULL for a code that the table does not hold) and the tables."""
     for name, (file, columns, answer) in _LOOKUPS.items():
-        pairs: dict[str, str] = {}
+        groups: dict[tuple[str, ...], dict[str, str]] = {}
         for row in table("codes", "fhir", file):
-            pairs.setdefault("/".join(row[column] for column in columns), _answer(row[answer]))
-        arguments = ", ".join(f"{column}_" for column in columns)
-        subject = " || '/' || ".join(f"{column}_" for column in columns)
-        connection.execute(f"CREATE OR REPLACE TEMP MACRO {name}({arguments}) AS {_case(subject, pairs)}")
+            *before, last = (row[column] for column in columns)
+            groups.setdefault(tuple(before), {}).setdefault(last, _answer(row[answer]))
+        *before, last = (f"{column}_" for column in columns)
+        body = "CASE " + " ".join(
+            f"WHEN {' AND '.join(f'{name_} = {literal(value)}' for name_, value in zip(before, values, strict=True)) or 'true'} "
+            f"THEN {_case(last, pairs)}"
+            for values, pairs in groups.items()
+        )
+        # what stands before the last column is constant where it is used, so DuckDB keeps only one of the inner tables
+        connection.execute(f"CREATE OR REPLACE MACRO {name}({', '.join((*before, last))}) AS ({body} END)")
     causes = _members("causes_of_death.csv", "observation_concept_id")
     stays = _members("visit_class.csv", "visit_concept_id", ("stay", "yes"))
-    connection.execute(f"CREATE OR REPLACE TEMP MACRO is_cause_of_death(concept_id_) AS concept_id_ IN ({causes})")
-    connection.execute(f"CREATE OR REPLACE TEMP MACRO is_stay(concept_id_) AS coalesce(concept_id_ IN ({stays}), false)")
+    connection.execute(f"CREATE OR REPLACE MACRO is_cause_of_death(concept_id_) AS concept_id_ IN ({causes})")
+    connection.execute(f"CREATE OR REPLACE MACRO is_stay(concept_id_) AS coalesce(concept_id_ IN ({stays}), false)")
     for name, (file, columns) in _TABLES.items():
         lines = ", ".join(
             "(" + ", ".join(_answer(row[column]) for column in columns) + ")" for row in table("codes", "fhir", file)
         )
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * FROM (VALUES {lines}) t({', '.join(columns)})")
+        connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM (VALUES {lines}) t({', '.join(columns)})")

@@ -1,11 +1,12 @@
 """Ids of rows: from source identity by md5, positive, at most 2^53 - 1, and settled the same way on every run when two collide.
 
 A row's hash is the md5 of `<site>|<resource type>/<logical id>`, read as a little-endian number; where a resource gives several rows of
-one table, the md5 of that number and what tells the row from the others (component, concept, series). Its id is the hash's low 53
+one table, the md5 of that number in hexadecimal and what tells the row from the others (component, concept, series). Its id is the hash's low 53
 bits, at least 1: R and JavaScript read ids as doubles.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import duckdb
 
@@ -19,7 +20,7 @@ _TRIES = 64
 def resource_hash(site: str, resource_type: str, logical_id: str, discriminator: str = "") -> int:
     """The hash of a row, as the macros of `macros.sql` compute it."""
     key = _md5(f"{site}|{resource_type}/{logical_id}")
-    return _md5(f"{key}|{discriminator}") if discriminator else key
+    return _md5(f"{key:X}|{discriminator}") if discriminator else key
 
 
 def row_id(row_hash: int, mask: int = MASK) -> int:
@@ -31,21 +32,28 @@ def _md5(text: str) -> int:
     return int.from_bytes(hashlib.md5(text.encode(), usedforsecurity=False).digest(), "little")
 
 
-def settle(connection: duckdb.DuckDBPyConnection, table: str, mask: int = MASK, within: str = "") -> None:
-    """Give every row of `table` (hash, row_id) an id of its own, unique within each value of the column `within`.
+def settle(connection: duckdb.DuckDBPyConnection, tables: Sequence[str], mask: int = MASK, within: str = "") -> None:
+    """Give every row of `tables` (hash, row_id) an id of its own, unique over all of them within each value of the column `within`.
 
     Of rows with one id the one with the smallest hash keeps it; the others take the id of md5(`<hash>|<try>`), try 1, 2, … That
     depends on which rows there are, never on their order. Raises E-BALANCE-01 when two rows are the same.
     """
-    scope = f"{within}, " if within else ""
-    rows = f"FROM {table}" + (f" WHERE {within} IS NOT NULL" if within else "")
+    if not tables:
+        return
+    scope, where = (f"{within}, ", f" WHERE {within} IS NOT NULL") if within else ("", "")
+    rows = " UNION ALL ".join(f"SELECT {scope}hash, row_id FROM {table}{where}" for table in tables)
     for tried in range(1, _TRIES):
-        row = connection.execute(f"SELECT count(*) FROM (SELECT 1 {rows} GROUP BY {scope}row_id HAVING count(*) > 1)").fetchone()
-        if row is None or not row[0]:
+        found = connection.execute(
+            f"SELECT count(*) FROM (SELECT 1 FROM ({rows}) GROUP BY {scope}row_id HAVING count(*) > 1)"
+        ).fetchone()
+        if found is None or not found[0]:
             return
         connection.execute(
-            f"UPDATE {table} SET row_id = greatest(1::BIGINT, (md5_number(hash::VARCHAR || '|{tried}') & {mask}::UHUGEINT)::BIGINT) "
-            f"WHERE rowid IN (SELECT rowid FROM (SELECT rowid, row_number() OVER (PARTITION BY {scope}row_id ORDER BY hash) AS place "
-            f"{rows}) WHERE place > 1)"
+            f"CREATE OR REPLACE TEMP TABLE moved AS SELECT {scope}hash, "
+            f"greatest(1::BIGINT, (md5_number(to_hex(hash) || '|{tried}') & {mask}::UHUGEINT)::BIGINT) AS row_id FROM ("
+            f"SELECT *, row_number() OVER (PARTITION BY {scope}row_id ORDER BY hash) AS place FROM ({rows})) WHERE place > 1"
         )
-    raise PalmaresError("E-BALANCE-01", table, detail="two rows have one identity")
+        match = f" AND m.{within} = t.{within}" if within else ""
+        for table in tables:
+            connection.execute(f"UPDATE {table} t SET row_id = m.row_id FROM moved m WHERE m.hash = t.hash{match}")
+    raise PalmaresError("E-BALANCE-01", tables[0], detail="two rows have one identity")

@@ -1,59 +1,67 @@
 -- What mappings/events is written in. {site} and {zone} are literals of the site, {mask} the bits of an id.
 
-CREATE OR REPLACE TEMP MACRO site() AS {site};
-CREATE OR REPLACE TEMP MACRO site_name() AS {site_name};
-CREATE OR REPLACE TEMP MACRO vocabulary_release() AS {release};
+CREATE OR REPLACE MACRO site() AS {site};
+CREATE OR REPLACE MACRO site_name() AS {site_name};
+CREATE OR REPLACE MACRO vocabulary_release() AS {release};
 
 -- 128 bits that stand for a resource within a site; its low 53 bits are its id
-CREATE OR REPLACE TEMP MACRO resource_key(type, id) AS md5_number({site} || '|' || type || '/' || id);
-CREATE OR REPLACE TEMP MACRO id_of(hash) AS greatest(1::BIGINT, (hash & {mask}::UHUGEINT)::BIGINT);
-CREATE OR REPLACE TEMP MACRO row_hash(key, discriminator) AS
-    CASE WHEN discriminator = '' THEN key ELSE md5_number(key::VARCHAR || '|' || discriminator) END;
+CREATE OR REPLACE MACRO resource_key(type, id) AS md5_number({site} || '|' || type || '/' || id);
+CREATE OR REPLACE MACRO id_of(hash) AS greatest(1::BIGINT, (hash & {mask}::UHUGEINT)::BIGINT);
+CREATE OR REPLACE MACRO row_hash(key, discriminator) AS
+    CASE WHEN discriminator = '' THEN key ELSE md5_number(to_hex(key) || '|' || discriminator) END;
 
 -- what a reference points to when it may point to this type: relative, absolute (with a version or not) or urn.
 -- Contained (#), conditional (?) and logical references (no text) point to nothing here
-CREATE OR REPLACE TEMP MACRO reference_key(reference, type) AS CASE
+CREATE OR REPLACE MACRO reference_key(reference, type) AS CASE
     WHEN starts_with(reference, type || '/') AND NOT reference LIKE '%/%/%' THEN md5_number({site} || '|' || reference)
     WHEN starts_with(reference, 'urn:uuid:') THEN md5_number({site} || '|' || type || '/' || substring(reference, 10))
     WHEN starts_with(reference, 'urn:oid:') THEN md5_number({site} || '|' || type || '/' || substring(reference, 9))
     WHEN reference LIKE '%/%/%' AND contains(reference, type || '/') THEN md5_number({site} || '|'
         || nullif(regexp_extract(reference, '(?:^|/)(' || type || '/[^/?#]+)(?:/_history/[^/]+)?$', 1), ''))
 END;
-CREATE OR REPLACE TEMP MACRO provider_key(reference) AS
+CREATE OR REPLACE MACRO provider_key(reference) AS
     coalesce(reference_key(reference, 'Practitioner'), reference_key(reference, 'PractitionerRole'));
 
+-- the first of several that is a member of staff
+CREATE OR REPLACE MACRO first_provider_key(refs) AS coalesce(
+    provider_key(refs[1]), CASE WHEN len(refs) > 1 THEN coalesce(provider_key(refs[2]), provider_key(refs[3])) END);
+
 -- the patient himself, or a relative, said so
-CREATE OR REPLACE TEMP MACRO reported_by(reference, subject) AS coalesce(
+CREATE OR REPLACE MACRO reported_by(reference, subject) AS coalesce(
     reference = subject OR contains(reference, 'Patient/') OR contains(reference, 'RelatedPerson/'), false);
 
 -- dates, local to the site
-CREATE OR REPLACE TEMP MACRO starts_at(text) AS fhir_datetime(text, {zone});
-CREATE OR REPLACE TEMP MACRO ends_at(text) AS fhir_end_datetime(text, {zone});
-CREATE OR REPLACE TEMP MACRO is_partial(text) AS coalesce(strlen(text) < 10, false);
-CREATE OR REPLACE TEMP MACRO no_date(text) AS CASE WHEN text IS NULL THEN 'X-NO-DATE' ELSE 'Q-DATE' END;
+CREATE OR REPLACE MACRO starts_at(text) AS fhir_datetime(text, {zone});
+CREATE OR REPLACE MACRO ends_at(text) AS fhir_end_datetime(text, {zone});
+CREATE OR REPLACE MACRO is_partial(text) AS coalesce(strlen(text) < 10, false);
+CREATE OR REPLACE MACRO no_date(text) AS CASE WHEN text IS NULL THEN 'X-NO-DATE' ELSE 'Q-DATE' END;
 
 -- codes
-CREATE OR REPLACE TEMP MACRO list_key(codings) AS CASE WHEN len(codings) > 0 THEN hash(codings) END;
-CREATE OR REPLACE TEMP MACRO origin(reported, imputed, type_concept_id) AS CASE
+CREATE OR REPLACE MACRO list_key(codings) AS CASE WHEN len(codings) > 0 THEN hash(codings) END;
+CREATE OR REPLACE MACRO origin(reported, imputed, type_concept_id) AS CASE
     WHEN reported THEN type_concept('*', 'patient-reported', '')
     WHEN imputed THEN type_concept('*', 'imputed', '')
     ELSE type_concept_id
 END;
-CREATE OR REPLACE TEMP MACRO absent_without_row(code) AS coalesce(absent_row(code), 'yes') = 'no';
-CREATE OR REPLACE TEMP MACRO identifies(codings) AS coalesce(
+CREATE OR REPLACE MACRO first_category_type(resource, codes) AS coalesce(
+    type_concept(resource, 'category', codes[1]),
+    CASE WHEN len(codes) > 1 THEN coalesce(type_concept(resource, 'category', codes[2]), type_concept(resource, 'category', codes[3])) END,
+    type_concept(resource, 'default', ''));
+CREATE OR REPLACE MACRO absent_without_row(code) AS coalesce(absent_row(code), 'yes') = 'no';
+CREATE OR REPLACE MACRO identifies(codings) AS coalesce(
     identifying_code(codings[1].code) = codings[1].system OR identifying_code(codings[2].code) = codings[2].system, false);
 
 -- values
-CREATE OR REPLACE TEMP MACRO boolean_concept(value) AS boolean_value(value::VARCHAR);
-CREATE OR REPLACE TEMP MACRO number_text(value) AS regexp_replace(value::VARCHAR, '\.0$', '');
-CREATE OR REPLACE TEMP MACRO value_text(words, truth, moment, clock, low, high, numerator, denominator, begun, ended) AS coalesce(
+CREATE OR REPLACE MACRO boolean_concept(value) AS boolean_value(value::VARCHAR);
+CREATE OR REPLACE MACRO number_text(value) AS regexp_replace(value::VARCHAR, '\.0$', '');
+CREATE OR REPLACE MACRO value_text(words, truth, moment, clock, low, high, numerator, denominator, begun, ended) AS coalesce(
     words, truth::VARCHAR, moment, clock,
     CASE WHEN low IS NOT NULL OR high IS NOT NULL THEN concat_ws(' - ', number_text(low), number_text(high)) END,
     CASE WHEN numerator IS NOT NULL THEN concat_ws(':', number_text(numerator), number_text(denominator)) END,
     CASE WHEN begun IS NOT NULL OR ended IS NOT NULL THEN concat_ws(' / ', begun, ended) END);
-CREATE OR REPLACE TEMP MACRO days_of(value, unit) AS round(value * CASE coalesce(unit, 'd')
+CREATE OR REPLACE MACRO days_of(value, unit) AS round(value * CASE coalesce(unit, 'd')
     WHEN 'd' THEN 1 WHEN 'wk' THEN 7 WHEN 'mo' THEN 30 WHEN 'a' THEN 365 WHEN 'h' THEN 1.0 / 24 END)::INTEGER;
-CREATE OR REPLACE TEMP MACRO sig(dose, unit, frequency, period, period_unit) AS nullif(concat_ws('; ',
+CREATE OR REPLACE MACRO sig(dose, unit, frequency, period, period_unit) AS nullif(concat_ws('; ',
     CASE WHEN dose IS NOT NULL THEN concat_ws(' ', number_text(dose), left(unit, 20)) END,
     CASE WHEN frequency IS NOT NULL AND period IS NOT NULL
         THEN number_text(frequency) || ' per ' || concat_ws(' ', number_text(period), left(period_unit, 3)) END), '');

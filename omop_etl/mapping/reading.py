@@ -52,6 +52,7 @@ class Reader:
     jobs: int
     foreign: int = 0  # lines of another type than their shard
     columns: dict[str, list[str]] = field(default_factory=dict)  # stage table → its columns
+    types: dict[str, str] = field(default_factory=dict)  # stage table of a type → the type
 
     def prepare(self) -> None:
         """Create `quarantine` and `deleted` from what landing wrote."""
@@ -87,6 +88,7 @@ class Reader:
             # DuckDB's own words may show a value: they go no further
             places = self._careful(compiled.columns, resource_type, places)
             self._load(compiled, stage, select, places, fit="true")
+        self.types[stage] = resource_type
         self._note(stage)
         self._keep_newest(stage, resource_type)
 

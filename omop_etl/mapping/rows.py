@@ -4,7 +4,8 @@ The order is that of knowing: providers and places, persons, visits, then every 
 the hash of its identity; what else it holds is written in `mappings/events`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import duckdb
 
@@ -73,6 +74,14 @@ SELECT
 FROM death_told
 GROUP BY person_id
 """
+# what an observation is about, where that is a record of ours
+_FOCUS = """
+CREATE TABLE focus_event AS
+SELECT key, arg_min(row_id, (cdm_table, hash)) AS event_id, arg_min(event_field(cdm_table), (cdm_table, hash)) AS field_concept_id
+FROM event
+WHERE event_field(cdm_table) IS NOT NULL AND key IN (SELECT focus_key FROM event WHERE focus_key IS NOT NULL)
+GROUP BY key
+"""
 # records that refer to a patient, an encounter and a provider
 _LINKED = ("event", "note", "image", "payer_plan_period")
 
@@ -85,6 +94,7 @@ class Rows:
     recipes: dict[str, Recipe]
     columns: dict[str, list[str]]
     mask: int
+    events: list[str] = field(default_factory=list)  # the tables of events
 
     def has(self, stage: str) -> bool:
         return stage in self.columns
@@ -147,7 +157,7 @@ class Rows:
                 "SELECT try_cast(unnest([race_omop_code, ethnicity_omop_code]) AS INTEGER) FROM stage_patient)"
                 if self._count("stage_patient WHERE race_omop_code IS NOT NULL OR ethnicity_omop_code IS NOT NULL")
                 else "CREATE OR REPLACE TEMP TABLE named_concept (concept_id INTEGER, domain_id VARCHAR)",
-                "CREATE OR REPLACE TEMP MACRO standard_concept(code_, domain_) AS (SELECT n.concept_id FROM named_concept n "
+                "CREATE OR REPLACE MACRO standard_concept(code_, domain_) AS (SELECT n.concept_id FROM named_concept n "
                 "WHERE n.concept_id = try_cast(code_ AS INTEGER) AND n.domain_id = domain_)",
             )
             recipe = self._recipe("patient")
@@ -202,7 +212,7 @@ class Rows:
                 "WHERE e.reason IS NULL AND (e.start_datetime IS NULL OR e.end_datetime IS NULL) GROUP BY e.key"
             )
 
-    def records(self, progress) -> None:
+    def records(self, progress: Callable[[str], None]) -> None:
         """Every clinical record, note, image and plan, linked to its person, visit and provider."""
         if self.has("medication"):
             self.run("INSERT INTO medication SELECT key, code_key FROM stage_medication WHERE reason IS NULL")
@@ -213,9 +223,8 @@ class Rows:
             self.stage(recipe)
             self._include(recipe)
             for word in _LINKED:
-                table = "event" if word == "event" else f"row_{word}"
                 for sql in recipe.parts(word):
-                    self._link(table, recipe, sql)
+                    self._link(word, recipe, sql)
             if "medication_key" in self.columns[recipe.stage]:
                 self.run("INSERT INTO medication_in_use SELECT medication_key FROM included WHERE medication_key IS NOT NULL")
             if recipe.stage != "patient":
@@ -223,18 +232,16 @@ class Rows:
                     self.add("death_told", recipe, sql)
         for table in ("row_note", "row_image", "row_payer_plan_period"):
             self._settle(table)
-        settle(self.connection, "event", self.mask, "cdm_table")
-        self.run("UPDATE death_told SET start_datetime = extraction() WHERE start_imputed AND start_datetime > extraction()", _DEATH)
-        for name, sql in derived_rows().items():
-            self.run(
-                f"INSERT INTO row_{name} BY NAME SELECT *, person_id AS row_id FROM ({sql})"
-            )
+        settle(self.connection, self.events, self.mask, "cdm_table")
+        every = " UNION ALL BY NAME ".join(f"SELECT * FROM {table}" for table in ("event_of_nothing", *self.events))
         self.run(
-            "CREATE TABLE focus_event AS SELECT key, arg_min(row_id, (cdm_table, hash)) AS event_id, "
-            "arg_min(event_field(cdm_table), (cdm_table, hash)) AS field_concept_id FROM event "
-            "WHERE cdm_table IS NOT NULL AND event_field(cdm_table) IS NOT NULL AND key IN (SELECT focus_key FROM event WHERE focus_key IS NOT NULL) "
-            "GROUP BY key"
+            f"CREATE OR REPLACE VIEW event AS {every}",
+            "UPDATE death_told SET start_datetime = extraction() WHERE start_imputed AND start_datetime > extraction()",
+            _DEATH,
+            _FOCUS,
         )
+        for name, sql in derived_rows().items():
+            self.run(f"INSERT INTO row_{name} BY NAME SELECT *, person_id AS row_id FROM ({sql})")
 
     def _include(self, recipe: Recipe) -> None:
         """The view `included`: what was read and is not left out, with its links."""
@@ -253,32 +260,39 @@ class Rows:
             "LEFT JOIN provider_of d ON d.key = s.provider_key WHERE s.reason IS NULL"
         )
 
-    def _link(self, table: str, recipe: Recipe, sql: str) -> None:
-        """Insert the rows of a section over `included`; id, key and links are put in front."""
+    def _link(self, word: str, recipe: Recipe, sql: str) -> None:
+        """Make the rows of a section over `included`; id, key and links are put in front."""
         head, body = sql.split("SELECT\n", 1)
-        links = ["resource_id", "key", "person_id", "visit_occurrence_id", "visit_detail_id", "visit_by_date", "provider_id"]
-        links = [name for name in links if name in self._names(table)]
-        front = ", ".join("r.id AS resource_id" if name == "resource_id" else f"r.{name}" for name in links)
+        shape = "event_of_nothing" if word == "event" else f"row_{word}"
+        links = ("resource_id", "key", "person_id", "visit_occurrence_id", "visit_detail_id", "visit_by_date", "provider_id")
+        names = self._names(shape)
+        front = ", ".join("r.id AS resource_id" if name == "resource_id" else f"r.{name}" for name in links if name in names)
         inner = f"{head}SELECT\n    {front},\n{body}"
-        discriminator = "x.discriminator" if "AS discriminator" in body else "''"
+        told = "AS discriminator" in body
         # an imputed end does not lie after the extraction
         end = (
             "REPLACE (CASE WHEN x.end_imputed AND x.end_datetime > extraction() THEN greatest(extraction(), x.start_datetime) "
             "ELSE x.end_datetime END AS end_datetime)"
-            if "AS end_imputed" in body or "r.end_imputed" in body
+            if "end_imputed" in body
             else ""
         )
-        leave = "EXCLUDE (discriminator)" if "AS discriminator" in body else ""
-        self.run(
-            f"INSERT INTO {table} BY NAME SELECT {literal(recipe.resource_type)} AS resource_type, y.*, id_of(y.hash) AS row_id FROM ("
-            f"SELECT x.* {leave} {end}, row_hash(x.key, {discriminator}) AS hash FROM ({inner}) x) y"
+        rows = (
+            f"SELECT {literal(recipe.resource_type)} AS resource_type, y.*, id_of(y.hash) AS row_id FROM ("
+            f"SELECT x.* {'EXCLUDE (discriminator)' if told else ''} {end}, "
+            f"row_hash(x.key, {'x.discriminator' if told else repr('')}) AS hash FROM ({inner}) x) y"
         )
+        if word == "event":
+            table = f"event_{recipe.stage}_{len(self.events) + 1}"
+            self.events.append(table)
+            self.run(f"CREATE TABLE {table} AS {rows}")
+        else:
+            self.run(f"INSERT INTO row_{word} BY NAME {rows}")
 
     def _names(self, table: str) -> set[str]:
         return {name for (name,) in self.connection.execute(f"SELECT column_name FROM (DESCRIBE {table})").fetchall()}
 
     def _settle(self, table: str) -> None:
-        settle(self.connection, table, self.mask)
+        settle(self.connection, [table], self.mask)
 
     def _count(self, what: str) -> int:
         row = self.connection.execute(f"SELECT count(*) FROM {what}").fetchone()

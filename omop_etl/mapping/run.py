@@ -37,7 +37,7 @@ class ForeignTypes(Exception):
 
 @dataclass
 class Run:
-    """`out` is written into; `work` holds the work file. With `strict`, a line of another type than its shard ends the run."""
+    """`out` is written into; `work` is for what does not outlive the run. With `strict`, a line of another type than its shard ends the run."""
 
     site: Site
     shards: Path
@@ -54,9 +54,7 @@ class Run:
         started = datetime.now(UTC)
         with self.steps.step("opening"):
             opened = open_vocabulary(vocabulary)
-        file = self.work / "work.duckdb"
-        file.unlink(missing_ok=True)
-        connection = duckdb.connect(str(file), config=self._settings())
+        connection = duckdb.connect(config=self._settings())
         try:
             with machine_errors(str(named)):
                 return self._map(connection, opened, started, named)
@@ -64,14 +62,15 @@ class Run:
             raise PalmaresError("E-MAP-01", self.steps.now, detail=type(error).__name__) from None
         finally:
             connection.close()
-            file.unlink(missing_ok=True)
 
     def _settings(self) -> dict[str, str | bool | int]:
+        """Tables in memory; what does not fit goes to `spill`. A file would be compressed and synchronised, for a run's length only."""
         return {
             "threads": self.jobs,
             "memory_limit": self.memory_limit,
             "temp_directory": str(self.work / "spill"),
             "preserve_insertion_order": False,
+            "checkpoint_threshold": "1TB",
         }
 
     def _map(
@@ -97,14 +96,13 @@ class Run:
             read = self._settle_resources(connection, reader, known)
             ledger.write_lines(connection)
         with step("writing"):
-            counts = slice.write_tables(connection, self.out)
-            slice.write_ledger(connection, self.out)
+            counts = slice.write_rows(connection, self.out)
             slice.write_side(connection, self.out, "patient" in reader.columns)
             unmapped = slice.write_unmapped(connection, self.out, self.site.id)
         with step("checking"):
             apart = {*slice.DERIVED, "cdm_source"}
-            ledger.check(connection, read, {name: count for name, count in counts.items() if name not in apart})
-        return self._tell(connection, MapResult, vocabulary, started, named, counts, unmapped)
+            resources = ledger.check(connection, read, {name: count for name, count in counts.items() if name not in apart})
+        return self._tell(connection, MapResult, vocabulary, started, named, counts, unmapped, resources)
 
     def _define(self, connection: duckdb.DuckDBPyConnection, vocabulary: Vocabulary) -> None:
         connection.execute(partial_dates.MACROS)
@@ -151,48 +149,53 @@ class Run:
                 row = connection.execute(sql.format(" UNION ALL ".join(parts))).fetchone()
                 newest = row[0] if row else None
         told = f"TIMESTAMP '{newest}'" if newest else "NULL::TIMESTAMP"
-        connection.execute(f"CREATE OR REPLACE TEMP MACRO extraction() AS {told}")
-        connection.execute("CREATE OR REPLACE TEMP MACRO extracted_to() AS extraction()::DATE")
+        connection.execute(f"CREATE OR REPLACE MACRO extraction() AS {told}")
+        connection.execute("CREATE OR REPLACE MACRO extracted_to() AS extraction()::DATE")
 
     def _settle_resources(
         self, connection: duckdb.DuckDBPyConnection, reader: Reader, known: dict[str, Recipe]
     ) -> dict[str, int]:
         """Fill `no_row`: each resource that wrote nothing, and why; resources read per type."""
-        types = {recipe.stage: resource_type for resource_type, recipe in known.items()}
-        below = {name for recipe in known.values() for name, _ in recipe.below()}
+        wrote = dict(
+            connection.execute(
+                "SELECT resource_type, count(DISTINCT key) FROM event WHERE cdm_table IS NOT NULL GROUP BY 1"
+            ).fetchall()
+        )
         read: dict[str, int] = {}
-        bare = {shard.resource_type.lower(): shard.resource_type for shard in read_manifest(self.shards).shards}
-        for stage, names in reader.columns.items():
-            if stage in below:
-                continue
-            resource_type = types.get(stage) or bare[stage]
-            reasons, joins = ["s.reason"], ""
+        for stage, resource_type in reader.types.items():
             recipe = known.get(resource_type)
-            merged = recipe.parts("merged") if recipe else []
-            if merged:
+            reasons, joins = ["s.reason"], ""
+            if recipe and recipe.parts("merged"):
                 connection.execute(f"CREATE OR REPLACE TEMP VIEW stage AS SELECT * FROM stage_{stage}")
-                joins += f" LEFT JOIN ({merged[0]}) m ON m.key = s.key"
+                joins += f" LEFT JOIN ({recipe.parts('merged')[0]}) m ON m.key = s.key"
                 reasons.append("m.reason")
-            if "person_key" in names:
+            if "person_key" in reader.columns[stage]:
                 joins += " LEFT JOIN person_of p ON p.key = s.person_key"
                 reasons.append("CASE WHEN s.person_key IS NULL THEN 'X-NO-SUBJECT' WHEN p.person_id IS NULL THEN 'X-NO-PERSON' END")
             if stage == "encounter":
                 reasons.append("CASE WHEN s.start_datetime IS NULL THEN 'X-NO-DATE' END")
-            if recipe and recipe.parts("event"):
+            row = connection.execute(
+                f"SELECT count(*), count(*) FILTER (coalesce({', '.join(reasons)}) IS NULL) FROM stage_{stage} s{joins}"
+            ).fetchone()
+            assert row is not None
+            read[resource_type], included = row
+            told = f"coalesce({', '.join(reasons)})"
+            if recipe is None:
+                which = ""
+            elif recipe.parts("event") and not recipe.parts("note") and wrote.get(resource_type, 0) == included:
+                # all that were not left out wrote rows
+                which = f" WHERE {told} IS NOT NULL"
+            else:
                 joins += (
                     " LEFT JOIN (SELECT key, min(exclusion) AS exclusion FROM event WHERE cdm_table IS NULL "
                     f"AND resource_type = {literal(resource_type)} GROUP BY key) e ON e.key = s.key"
                 )
-                reasons.append("e.exclusion")
-            # a type without rows needs no look at what was written
-            there = "" if recipe is None else (
-                f" ANTI JOIN (SELECT DISTINCT resource_id FROM written WHERE resource_type = {literal(resource_type)}) w ON w.resource_id = s.id"
-            )
-            connection.execute(
-                f"INSERT INTO no_row SELECT {literal(resource_type)}, s.id, coalesce({', '.join(reasons)}) FROM stage_{stage} s{joins}{there}"
-            )
-            row = connection.execute(f"SELECT count(*) FROM stage_{stage}").fetchone()
-            read[resource_type] = row[0] if row else 0
+                told = f"coalesce({', '.join(reasons)}, e.exclusion)"
+                which = (
+                    f" ANTI JOIN (SELECT DISTINCT resource_id FROM written WHERE resource_type = {literal(resource_type)}) w "
+                    "ON w.resource_id = s.id"
+                )
+            connection.execute(f"INSERT INTO no_row SELECT {literal(resource_type)}, s.id, {told} FROM stage_{stage} s{joins}{which}")
         return read
 
     def _tell(
@@ -204,9 +207,9 @@ class Run:
         named: Path,
         counts: dict[str, int],
         unmapped: dict[str, int],
+        resources: dict[str, dict[str, int]],
     ) -> "MapResult":
         """Write the manifest and give the result."""
-        resources = ledger.summary(connection)
         outcomes: dict[str, int] = {}
         for by_outcome in resources.values():
             for outcome, count in by_outcome.items():

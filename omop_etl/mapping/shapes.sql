@@ -1,7 +1,9 @@
 -- The rows on their way from resources to CDM tables. `hash` is the whole hash of a row's identity, `row_id` its id.
 
--- every coded clinical record, whichever table its concept's domain sends it to; cdm_table is null where it is no row
-CREATE TABLE event (
+-- every coded clinical record, whichever table its concept's domain sends it to; cdm_table is null where it is no row.
+-- The records of each section of mappings/events stand in a table of their own with the columns that it gives; `event` is the
+-- view over them, and this empty table has all columns
+CREATE TABLE event_of_nothing (
     cdm_table VARCHAR, exclusion VARCHAR, row_id BIGINT, hash UHUGEINT, key UHUGEINT, resource_type VARCHAR, resource_id VARCHAR,
     person_id BIGINT, visit_occurrence_id BIGINT, visit_detail_id BIGINT, visit_by_date BOOLEAN, provider_id BIGINT,
     code_no INTEGER, concept_id INTEGER, source_value VARCHAR, source_concept_id INTEGER,
@@ -14,6 +16,7 @@ CREATE TABLE event (
     route_no INTEGER, route_concept_id INTEGER, route_source_value VARCHAR,
     unique_device_id VARCHAR, production_id VARCHAR, site_no INTEGER, site_concept_id INTEGER, site_source_value VARCHAR
 );
+CREATE VIEW event AS SELECT * FROM event_of_nothing;
 CREATE TABLE row_person (
     resource_type VARCHAR, resource_id VARCHAR, hash UHUGEINT, row_id BIGINT, gender_source_value VARCHAR, birth_date VARCHAR,
     birth_precision VARCHAR, race_concept_id INTEGER, race_source_value VARCHAR, ethnicity_concept_id INTEGER,

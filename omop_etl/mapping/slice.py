@@ -2,10 +2,12 @@
 
 import csv
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
 
+from fhir_adapters import partial_dates
 from omop_etl.cdm import duckdb_columns, tables
 from omop_etl.mapping.codesets import literal
 from omop_etl.mapping.recipes import cdm_selects
@@ -24,38 +26,65 @@ _FROM = {
     "death": ("row_death", "true"),
 }
 DERIVED = ("observation_period",)
-_NOBODYS = ("cdm_source",)
+_WRITERS = 4
 _PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
 
 
 def tell_origins(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create the view `written`: cdm_table, cdm_id, resource_type, resource_id of each row that a resource wrote."""
-    parts = ["SELECT cdm_table, row_id AS cdm_id, resource_type, resource_id FROM event WHERE cdm_table IS NOT NULL"]
+    """Create two views: `written` (cdm_table, cdm_id, resource_type, resource_id), where each row of the slice comes from, and
+    `written_lines` (resource_type, resource_id, cdm_table, row_count, place), the same per resource and table."""
+    rows = []
     for name, (relation, which) in _FROM.items():
         key = "person_id" if name == "death" else "row_id"
-        parts.append(f"SELECT '{name}', {key}, resource_type, resource_id FROM {relation} WHERE {which}")
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW written AS {' UNION ALL '.join(parts)}")
+        rows.append(f"SELECT '{name}' AS cdm_table, {key} AS cdm_id, resource_type, resource_id FROM {relation} WHERE {which}")
+    others = " UNION ALL ".join(rows)
+    connection.execute(
+        "CREATE OR REPLACE VIEW written AS SELECT cdm_table, row_id AS cdm_id, resource_type, resource_id FROM event "
+        f"WHERE cdm_table IS NOT NULL UNION ALL {others}"
+    )
+    # nearly every resource gives one row: only those that give more are counted together
+    connection.execute("CREATE TABLE several AS SELECT DISTINCT key FROM event WHERE hash <> key AND cdm_table IS NOT NULL")
+    connection.execute(
+        "CREATE OR REPLACE VIEW written_lines AS "
+        "SELECT resource_type, resource_id, cdm_table, 1 AS row_count, key AS place FROM event e ANTI JOIN several s ON s.key = e.key "
+        "WHERE cdm_table IS NOT NULL UNION ALL "
+        "SELECT any_value(resource_type), any_value(resource_id), cdm_table, count(*), key FROM event e SEMI JOIN several s ON s.key = e.key "
+        "WHERE cdm_table IS NOT NULL GROUP BY key, cdm_table UNION ALL "
+        "SELECT resource_type, resource_id, cdm_table, count(*), md5_number(concat_ws('/', resource_type, resource_id)) "
+        f"FROM ({others}) GROUP BY resource_type, resource_id, cdm_table"
+    )
 
 
-def write_tables(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]:
-    """Write every CDM table that mapping fills, all columns in CDM order, sorted by key; table → rows."""
-    counts = {}
+def write_rows(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]:
+    """Write every CDM table that mapping fills (all columns in CDM order, sorted by key), the ledger and the trace; table → rows.
+
+    A sorted file is written by one thread, so several are written at a time.
+    """
+    copies = {}
     for name, select in cdm_selects().items():
         typed = ", ".join(f'CAST("{column}" AS {type_}) AS "{column}"' for column, type_ in duckdb_columns(name).items())
         order = tables()[name].primary_key or next(iter(duckdb_columns(name)))
-        counts[name] = _copy(connection, f"SELECT {typed} FROM ({select}) ORDER BY {order}", folder / f"{name}.parquet")
-    return counts
+        copies[name] = (f"SELECT {typed} FROM ({select}) ORDER BY {order}", folder / f"{name}.parquet")
+    (folder / "side").mkdir()
+    lines = "SELECT * EXCLUDE (place) FROM ledger ORDER BY place, cdm_table, reason"
+    copies["ledger"] = (lines, folder / "ledger.parquet")
+    copies["trace"] = ("SELECT * FROM written ORDER BY cdm_id, cdm_table", folder / "side" / "trace.parquet")
 
+    def write(name: str) -> int:
+        with connection.cursor() as cursor:
+            cursor.execute(partial_dates.MACROS)
+            return _copy(cursor, *copies[name])
 
-def write_ledger(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    _copy(connection, "SELECT * FROM ledger ORDER BY resource_type, resource_id, cdm_table, reason", folder / "ledger.parquet")
+    # the largest first
+    names = sorted(copies, key=lambda name: name not in ("ledger", "trace", "measurement"))
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        counts = dict(zip(names, pool.map(write, names), strict=True))
+    return {name: counts[name] for name in cdm_selects()}
 
 
 def write_side(connection: duckdb.DuckDBPyConnection, folder: Path, has_patients: bool) -> None:
-    """What goes beside the CDM: the linkage token of each person, the way back to FHIR, imputed dates, visits found by date."""
+    """What else goes beside the CDM: the linkage token of each person, imputed dates, visits found by date."""
     side = folder / "side"
-    side.mkdir()
-    _copy(connection, "SELECT * FROM written ORDER BY cdm_table, cdm_id", side / "trace.parquet")
     token = (
         "SELECT p.person_id, min(s.linkage_token) AS linkage_token FROM stage_patient s JOIN person_of p ON p.key = s.key "
         "WHERE s.reason IS NULL AND s.linkage_token IS NOT NULL GROUP BY p.person_id"
