@@ -592,6 +592,16 @@ def _alive(spoiler: Spoiler, patient: "Patient") -> bool:
     return patient.seen.death is None
 
 
+def _stays_alive(spoiler: Spoiler, patient: "Patient") -> bool:
+    """No death is on record, neither a true one nor a planted one: what lies in the future is then not after death too."""
+    return patient.seen.death is None and "death-before-index" not in spoiler.assigned.get(patient.pseudonym, [])
+
+
+def _past_menopause(spoiler: Spoiler, patient: "Patient") -> bool:
+    """Made 130 years old, she is not premenopausal as well."""
+    return patient.seen.menopause == "post"
+
+
 def _operated(spoiler: Spoiler, patient: "Patient") -> bool:
     return bool(patient.seen.operations)
 
@@ -682,8 +692,8 @@ KINDS: dict[str, Kind] = {
     "two-cdk46-at-once": Kind(_two_cdk46_at_once, _long_on_cdk46),
     "event-after-death": Kind(_event_after_death, _dead),
     "death-before-index": Kind(_death_before_index, _alive),
-    "born-1890": Kind(_born_1890),
-    "future-date": Kind(_future_date),
+    "born-1890": Kind(_born_1890, _past_menopause),
+    "future-date": Kind(_future_date, _stays_alive),
     "end-before-start": Kind(_end_before_start),
     "premenopausal-over-60": Kind(_premenopausal_over_60, _over_60),
     "year-only": Kind(_year_only, _early_relapse_years),

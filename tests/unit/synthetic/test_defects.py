@@ -186,3 +186,17 @@ def test_without_dirt_there_is_no_defect_no_local_code_no_blocked_site(
     assert run.sites("blocked") == []
     assert not list((out / "sites").glob("codes/*/*"))
     assert b"urn:palmares:site" not in b"".join(line for site in run.sites() for _, line in run.lines(site))
+
+
+def test_nothing_is_after_death_but_what_is_planted(run: Run) -> None:
+    planted = {row["patient"] for row in run.truth("defects") if row["expected_reason"] == "G-DEATH-02"}
+    deaths = {row["patient"]: row["recorded_date"].isoformat() for row in run.truth("deaths")}
+    for resources in run.resources.values():
+        for resource in resources:
+            patient = resource.get("subject", {}).get("reference", "").rsplit("/", 1)[-1]
+            if patient not in deaths or patient in planted:
+                continue
+            period = resource.get("effectivePeriod") or resource.get("period") or resource.get("performedPeriod") or {}
+            days = [period.get("start"), period.get("end")]
+            days += [resource.get(name) for name in ("onsetDateTime", "effectiveDateTime", "performedDateTime")]
+            assert max((day[:10] for day in days if day), default="") <= deaths[patient]
