@@ -110,11 +110,12 @@ def _report(out: Path, home: Path, hospitals: Path, names: list[str], seconds: d
 
     console = Console()
     table = Table(title="Sites", title_justify="left")
-    for column in ("site", "resources", "rows", "unmapped", "excluded", "quarantined", "verdict"):
+    columns = ("site", "resources", "rows", "unmapped", "excluded", "quarantined", "verdict")
+    for column in columns:
         table.add_column(column, justify="left" if column in ("site", "verdict") else "right")
     for line in lines:
-        table.add_row(*(f"{line[column.header]:,}" if isinstance(line[column.header], int) else str(line[column.header])
-                        for column in table.columns))  # fmt: skip
+        cells = [line[column] for column in columns]
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells))
     console.print(table)
     steps = Table(title="Attrition", title_justify="left")
     for column in ("criterion", "out", "left"):

@@ -13,6 +13,10 @@ def explanations() -> dict[str, dict[str, str]]:
         known[row["code"]] = {"what": row["rule"], "meaning": row["explanation"], "next": row["next"]}
     for row in table("explanations", "reasons.csv"):
         known[row["code"]] = {"what": row["outcome"], "meaning": row["explanation"], "next": row["remedy"]}
+    for study in sorted(mappings_folder().glob("studies/*/reasons.csv")):
+        for row in table("studies", study.parent.name, "reasons.csv"):
+            meaning = {"what": row["answer"], "meaning": row["explanation"], "next": row["remedy"]}
+            known.setdefault(row["code"], meaning)
     checks = mappings_folder() / "quality" / "checks.toml"
     for check in tomllib.loads(checks.read_text(encoding="utf-8")).get("check", []):
         known[check["code"]] = {"what": check["title"], "meaning": check["explanation"], "next": check["remedy"]}

@@ -12,7 +12,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PROVIDERS = (
     "fhir_adapters.views.facts",
     "omop_etl.conformance.requirements",
-    "omop_etl.conformance.lineage",
 )
 
 
@@ -38,8 +37,8 @@ def main() -> int:
         if not check:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
-    for path in stale:
-        print(f"{'stale' if check else 'written'}: {path}")
+    for name in stale:
+        print(f"{'stale' if check else 'written'}: {name}")
     if check and stale:
         print("Write them anew with: make docs")
         return 1

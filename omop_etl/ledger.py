@@ -52,26 +52,38 @@ def check(
     ).fetchall():
         found.setdefault(resource_type, {})[outcome] = count
     refused = dict(
-        connection.execute("SELECT resource_type, count(DISTINCT coalesce(resource_id, '')) FROM quarantine GROUP BY 1").fetchall()
+        connection.execute(
+            "SELECT resource_type, count(DISTINCT coalesce(resource_id, '')) FROM quarantine GROUP BY 1"
+        ).fetchall()
     )
     for resource_type in sorted({*read, *found}):
         settled = sum(found.get(resource_type, {}).values()) - refused.get(resource_type, 0)
         settled += _both_refused_and_left_out(connection, resource_type) if refused.get(resource_type) else 0
         if read.get(resource_type, 0) != settled:
             missing = read.get(resource_type, 0) - settled
-            raise PalmaresError("E-BALANCE-01", resource_type, count=missing, detail="resources read less resources settled")
+            raise PalmaresError(
+                "E-BALANCE-01", resource_type, count=missing, detail="resources read less resources settled"
+            )
     written: Counter[str] = Counter(
-        dict(connection.execute("SELECT cdm_table, sum(row_count)::BIGINT FROM ledger WHERE outcome = 'written' GROUP BY 1").fetchall())
+        dict(
+            connection.execute(
+                "SELECT cdm_table, sum(row_count)::BIGINT FROM ledger WHERE outcome = 'written' GROUP BY 1"
+            ).fetchall()
+        )
     )
     for name in sorted({*rows, *written}):
         if rows.get(name, 0) != written[name]:
-            raise PalmaresError("E-BALANCE-01", name, count=rows.get(name, 0) - written[name], detail="rows less rows in the ledger")
+            raise PalmaresError(
+                "E-BALANCE-01", name, count=rows.get(name, 0) - written[name], detail="rows less rows in the ledger"
+            )
     both = connection.execute(
         "SELECT count(*) FROM no_row n SEMI JOIN (SELECT resource_type, resource_id FROM ledger WHERE outcome = 'written') w "
         "ON w.resource_type = n.resource_type AND w.resource_id = n.resource_id"
     ).fetchone()
     if both is None or both[0]:
-        raise PalmaresError("E-BALANCE-01", "ledger", count=both[0] if both else None, detail="resources both written and not")
+        raise PalmaresError(
+            "E-BALANCE-01", "ledger", count=both[0] if both else None, detail="resources both written and not"
+        )
     return found
 
 

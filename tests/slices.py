@@ -126,7 +126,7 @@ def _patient(rows: Rows, site: str, one: int, care_site: int) -> None:
         "person",
         "",
         gender_concept_id=FEMALE,
-        year_of_birth=1950 + one,
+        year_of_birth=1950 + one % 25,
         month_of_birth=6,
         care_site_id=care_site,
         person_source_value=hashlib.sha256(f"{site}{one}".encode()).hexdigest()[:32],
@@ -263,7 +263,7 @@ def write_slice(
     (folder / "side").mkdir(parents=True)
     for table, found in rows.items():
         pq.write_table(pa.Table.from_pylist(found, schema=arrow_schema(table)), folder / f"{table}.parquet")
-    pq.write_table(pa.Table.from_pylist(ledger, schema=LEDGER_SCHEMA), folder / "ledger.parquet")
+    write_ledger(folder, ledger)
     pq.write_table(pa.Table.from_pylist(links, schema=LINK_SCHEMA), folder / "side" / "person_link.parquet")
     pq.write_table(pa.table({"cdm_table": ["person"], "cdm_id": [1]}), folder / "side" / "trace.parquet")
     header = "site,vocabulary_id,source_system,source_code,source_name,cdm_field,records,reason\n"
@@ -286,6 +286,11 @@ def write_slice(
     manifest(said)
     (folder / "manifest.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     return folder
+
+
+def write_ledger(folder: Path, ledger: list[dict[str, Any]]) -> None:
+    """Write the ledger of a slice."""
+    pq.write_table(pa.Table.from_pylist(ledger, schema=LEDGER_SCHEMA), folder / "ledger.parquet")
 
 
 def write_vocabulary(folder: Path) -> Path:

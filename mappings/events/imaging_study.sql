@@ -46,7 +46,7 @@ FROM (
 SELECT
     'procedure_occurrence' AS cdm_table,
     '' AS discriminator,
-    c.code_no,
+    coalesce(c.code_no, m.code_no) AS code_no,
     coalesce(CASE WHEN c.domain_id = 'Procedure' THEN c.concept_id END, imaging_procedure(r.series[1].modality.code), 0) AS concept_id,
     coalesce(c.source_value, left(r.series[1].modality.code, 50)) AS source_value,
     coalesce(c.source_concept_id, 0) AS source_concept_id,
@@ -55,6 +55,7 @@ SELECT
     origin(false, r.start_imputed, r.type_concept_id) AS type_concept_id
 FROM included r
 LEFT JOIN chosen_code c ON c.list_key = r.code_key
+LEFT JOIN unit m ON m.system = r.series[1].modality.system AND m.code = r.series[1].modality.code
 
 -- ## image
 SELECT

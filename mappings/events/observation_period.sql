@@ -6,9 +6,9 @@ SELECT
     min(start_datetime) AS start_datetime,
     max(end_datetime) AS end_datetime
 FROM (
-    SELECT person_id, start_datetime, end_datetime, true AS is_visit FROM row_visit
+    SELECT person_id, start_datetime, greatest(start_datetime, end_datetime) AS end_datetime, true AS is_visit FROM row_visit
     UNION ALL
-    SELECT person_id, start_datetime, coalesce(end_datetime, start_datetime), false FROM event WHERE cdm_table IS NOT NULL
+    SELECT person_id, start_datetime, greatest(start_datetime, end_datetime), false FROM event WHERE cdm_table IS NOT NULL
     UNION ALL
     SELECT person_id, start_datetime, start_datetime, false FROM row_note
 )

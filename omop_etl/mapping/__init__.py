@@ -76,7 +76,9 @@ def map_site(
 
     steps = Steps(progress)
     with whole_folder(Path(out)) as folder, _work_folder(Path(out)) as work:
-        return Run(site, Path(shards), folder, work, steps, _jobs(jobs), memory_limit or MEMORY_LIMIT, MASK).go(vocabulary, Path(out))
+        return Run(site, Path(shards), folder, work, steps, _jobs(jobs), memory_limit or MEMORY_LIMIT, MASK).go(
+            vocabulary, Path(out)
+        )
 
 
 def map_folder(
@@ -101,7 +103,9 @@ def map_folder(
     with whole_folder(out) as folder, _work_folder(out) as work:
 
         def run(shards: Path, strict: bool) -> MapResult:
-            return Run(site, shards, folder, work, steps, _jobs(jobs), memory_limit or MEMORY_LIMIT, MASK, strict).go(vocabulary, out)
+            return Run(site, shards, folder, work, steps, _jobs(jobs), memory_limit or MEMORY_LIMIT, MASK, strict).go(
+                vocabulary, out
+            )
 
         try:
             read_manifest(fhir)

@@ -36,7 +36,7 @@ def resolve(
                     f"SELECT DISTINCT {system} AS system, {code} AS code FROM stage_{stage} WHERE {code} IS NOT NULL"
                 )
     nothing = "SELECT NULL::VARCHAR AS profile, NULL::UBIGINT AS list_key, NULL::STRUCT(system VARCHAR, code VARCHAR, "
-    nothing += "display VARCHAR, \"userSelected\" VARCHAR)[] AS codings WHERE false"
+    nothing += 'display VARCHAR, "userSelected" VARCHAR)[] AS codings WHERE false'
     single = "SELECT NULL::VARCHAR AS system, NULL::VARCHAR AS code WHERE false"
     connection.execute(
         "CREATE TABLE code_item AS SELECT profile, list_key, position, coalesce(c.system, '') AS system, c.code AS code, "

@@ -15,7 +15,7 @@ import orjson
 
 from fhir_adapters.landing import DELETED_SQL, LAST_UPDATED_SQL, VERSION_NUMBER_SQL, Shard
 from fhir_adapters.landing.careful import Suspect, explain_shards
-from fhir_adapters.views import compile_view, read_shards
+from fhir_adapters.views import CompiledView, compile_view, read_shards
 from omop_etl.mapping.codes import coded_elements
 from omop_etl.mapping.codesets import literal
 from omop_etl.mapping.recipes import Recipe
@@ -70,7 +70,9 @@ class Reader:
         select = f"SELECT *{keys} FROM (SELECT {_HEAD}, {body.removeprefix('SELECT')})"
         self._fill(recipe.view, recipe.stage, recipe.resource_type, select, shards)
         for table, sql in recipe.below():
-            self.connection.execute(f"CREATE OR REPLACE TEMP VIEW stage AS SELECT * FROM stage_{recipe.stage} WHERE reason IS NULL")
+            self.connection.execute(
+                f"CREATE OR REPLACE TEMP VIEW stage AS SELECT * FROM stage_{recipe.stage} WHERE reason IS NULL"
+            )
             self.connection.execute(f"CREATE TABLE stage_{table} AS {sql}")
             self._note(table)
 
@@ -92,7 +94,7 @@ class Reader:
         self._note(stage)
         self._keep_newest(stage, resource_type)
 
-    def _load(self, compiled, stage: str, select: str, places: list[tuple[int, Path]], fit: str) -> None:
+    def _load(self, compiled: CompiledView, stage: str, select: str, places: list[tuple[int, Path]], fit: str) -> None:
         self.connection.execute(f"DROP TABLE IF EXISTS stage_{stage}")
         by_delivery: dict[int, list[Path]] = defaultdict(list)
         for delivery, place in places:
@@ -107,7 +109,9 @@ class Reader:
             self.connection.execute(f"{begin} WITH flat AS ({compiled.sql(source)}) {body}")
             begin = f"INSERT INTO stage_{stage}"
 
-    def _careful(self, columns: dict[str, str], resource_type: str, places: list[tuple[int, Path]]) -> list[tuple[int, Path]]:
+    def _careful(
+        self, columns: dict[str, str], resource_type: str, places: list[tuple[int, Path]]
+    ) -> list[tuple[int, Path]]:
         """Quarantine the lines that cannot be read; the places where the others stand."""
         suspects: list[tuple[int, Suspect]] = []
         for number, (_, place) in enumerate(places):
@@ -124,7 +128,7 @@ class Reader:
         return places
 
     def _strict(self, columns: dict[str, str], resource_type: str, place: Path) -> bool:
-        fit = f"\"resourceType\" = {literal(resource_type)} AND {_FIT_ID}"
+        fit = f'"resourceType" = {literal(resource_type)} AND {_FIT_ID}'
         try:
             self.connection.execute(
                 f"SELECT count(COLUMNS(*)) FROM (SELECT * FROM {read_shards([place], columns)} "
@@ -146,9 +150,7 @@ class Reader:
         file.unlink()
 
     def _note(self, stage: str) -> None:
-        rows = self.connection.execute(
-            f"SELECT column_name FROM (DESCRIBE stage_{stage})"
-        ).fetchall()
+        rows = self.connection.execute(f"SELECT column_name FROM (DESCRIBE stage_{stage})").fetchall()
         self.columns[stage] = [name for (name,) in rows]
 
     def _keep_newest(self, stage: str, resource_type: str) -> None:

@@ -148,7 +148,8 @@ class Rows:
         """person, with the table of who is who; the region of residence."""
         if self.has("patient"):
             self.run(
-                _PERSON_OF if self._count("stage_patient WHERE replaced_key IS NOT NULL")
+                _PERSON_OF
+                if self._count("stage_patient WHERE replaced_key IS NOT NULL")
                 else "INSERT INTO person_of SELECT key, key, NULL FROM stage_patient WHERE reason IS NULL"
             )
             self.run(
@@ -185,7 +186,9 @@ class Rows:
         )
         for sql in recipe.parts("visit"):
             self.add("row_visit", recipe, f"SELECT * FROM ({sql}) WHERE start_datetime IS NOT NULL")
-        self.run("UPDATE row_visit SET end_datetime = greatest(extraction(), start_datetime) WHERE end_imputed AND end_datetime > extraction()")
+        self.run(
+            "UPDATE row_visit SET end_datetime = greatest(extraction(), start_datetime) WHERE end_imputed AND end_datetime > extraction()"
+        )
         self._settle("row_visit")
         if self._count("stage_encounter WHERE parent_key IS NOT NULL"):
             self.run(*_DETAILS)
@@ -226,7 +229,9 @@ class Rows:
                 for sql in recipe.parts(word):
                     self._link(word, recipe, sql)
             if "medication_key" in self.columns[recipe.stage]:
-                self.run("INSERT INTO medication_in_use SELECT medication_key FROM included WHERE medication_key IS NOT NULL")
+                self.run(
+                    "INSERT INTO medication_in_use SELECT medication_key FROM included WHERE medication_key IS NOT NULL"
+                )
             if recipe.stage != "patient":
                 for sql in recipe.parts("death"):
                     self.add("death_told", recipe, sql)
@@ -264,9 +269,19 @@ class Rows:
         """Make the rows of a section over `included`; id, key and links are put in front."""
         head, body = sql.split("SELECT\n", 1)
         shape = "event_of_nothing" if word == "event" else f"row_{word}"
-        links = ("resource_id", "key", "person_id", "visit_occurrence_id", "visit_detail_id", "visit_by_date", "provider_id")
+        links = (
+            "resource_id",
+            "key",
+            "person_id",
+            "visit_occurrence_id",
+            "visit_detail_id",
+            "visit_by_date",
+            "provider_id",
+        )
         names = self._names(shape)
-        front = ", ".join("r.id AS resource_id" if name == "resource_id" else f"r.{name}" for name in links if name in names)
+        front = ", ".join(
+            "r.id AS resource_id" if name == "resource_id" else f"r.{name}" for name in links if name in names
+        )
         inner = f"{head}SELECT\n    {front},\n{body}"
         told = "AS discriminator" in body
         # an imputed end does not lie after the extraction

@@ -63,7 +63,7 @@ class Run:
         finally:
             connection.close()
 
-    def _settings(self) -> dict[str, str | bool | int]:
+    def _settings(self) -> dict[str, str | bool | int | float | list[str]]:
         """Tables in memory; what does not fit goes to `spill`. A file would be compressed and synchronised, for a run's length only."""
         return {
             "threads": self.jobs,
@@ -101,7 +101,9 @@ class Run:
             unmapped = slice.write_unmapped(connection, self.out, self.site.id)
         with step("checking"):
             apart = {*slice.DERIVED, "cdm_source"}
-            resources = ledger.check(connection, read, {name: count for name, count in counts.items() if name not in apart})
+            resources = ledger.check(
+                connection, read, {name: count for name, count in counts.items() if name not in apart}
+            )
         return self._tell(connection, MapResult, vocabulary, started, named, counts, unmapped, resources)
 
     def _define(self, connection: duckdb.DuckDBPyConnection, vocabulary: Vocabulary) -> None:
@@ -136,7 +138,11 @@ class Run:
     def _tell_extraction(self, connection: duckdb.DuckDBPyConnection, reader: Reader) -> None:
         """The macros extraction() and extracted_to(): the newest update in the delivery, else its newest record."""
         zone = literal(self.site.time_zone)
-        updated = [f"SELECT max(last_updated) AS moment FROM stage_{stage}" for stage, names in reader.columns.items() if "last_updated" in names]
+        updated = [
+            f"SELECT max(last_updated) AS moment FROM stage_{stage}"
+            for stage, names in reader.columns.items()
+            if "last_updated" in names
+        ]
         dated = [
             f"SELECT max({name}) AS moment FROM stage_{stage} WHERE reason IS NULL"
             for stage, names in reader.columns.items()
@@ -144,7 +150,10 @@ class Run:
             if name in names and "reason" in names and not (stage == "device" and name == "end_datetime")
         ]
         newest = None
-        for parts, sql in ((updated, f"SELECT timezone({zone}, max(moment)) FROM ({{}})"), (dated, "SELECT max(moment) FROM ({})")):
+        for parts, sql in (
+            (updated, f"SELECT timezone({zone}, max(moment)) FROM ({{}})"),
+            (dated, "SELECT max(moment) FROM ({})"),
+        ):
             if newest is None and parts:
                 row = connection.execute(sql.format(" UNION ALL ".join(parts))).fetchone()
                 newest = row[0] if row else None
@@ -171,7 +180,9 @@ class Run:
                 reasons.append("m.reason")
             if "person_key" in reader.columns[stage]:
                 joins += " LEFT JOIN person_of p ON p.key = s.person_key"
-                reasons.append("CASE WHEN s.person_key IS NULL THEN 'X-NO-SUBJECT' WHEN p.person_id IS NULL THEN 'X-NO-PERSON' END")
+                reasons.append(
+                    "CASE WHEN s.person_key IS NULL THEN 'X-NO-SUBJECT' WHEN p.person_id IS NULL THEN 'X-NO-PERSON' END"
+                )
             if stage == "encounter":
                 reasons.append("CASE WHEN s.start_datetime IS NULL THEN 'X-NO-DATE' END")
             row = connection.execute(
@@ -195,7 +206,9 @@ class Run:
                     f" ANTI JOIN (SELECT DISTINCT resource_id FROM written WHERE resource_type = {literal(resource_type)}) w "
                     "ON w.resource_id = s.id"
                 )
-            connection.execute(f"INSERT INTO no_row SELECT {literal(resource_type)}, s.id, {told} FROM stage_{stage} s{joins}{which}")
+            connection.execute(
+                f"INSERT INTO no_row SELECT {literal(resource_type)}, s.id, {told} FROM stage_{stage} s{joins}{which}"
+            )
         return read
 
     def _tell(
@@ -275,7 +288,11 @@ def mappings_sha256(site: Site) -> str:
     """Hash of everything in `mappings/` that decides what a slice holds, the site's own codes among it."""
     folder = mappings_folder()
     digest = hashlib.sha256()
-    files = [path for name in _DECIDING for path in ([folder / name] if (folder / name).is_file() else (folder / name).rglob("*"))]
+    files = [
+        path
+        for name in _DECIDING
+        for path in ([folder / name] if (folder / name).is_file() else (folder / name).rglob("*"))
+    ]
     for path in sorted(files):
         if path.is_file():
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")

@@ -3,7 +3,9 @@
 import csv
 import io
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
 
 import duckdb
 
@@ -36,14 +38,18 @@ def tell_origins(connection: duckdb.DuckDBPyConnection) -> None:
     rows = []
     for name, (relation, which) in _FROM.items():
         key = "person_id" if name == "death" else "row_id"
-        rows.append(f"SELECT '{name}' AS cdm_table, {key} AS cdm_id, resource_type, resource_id FROM {relation} WHERE {which}")
+        rows.append(
+            f"SELECT '{name}' AS cdm_table, {key} AS cdm_id, resource_type, resource_id FROM {relation} WHERE {which}"
+        )
     others = " UNION ALL ".join(rows)
     connection.execute(
         "CREATE OR REPLACE VIEW written AS SELECT cdm_table, row_id AS cdm_id, resource_type, resource_id FROM event "
         f"WHERE cdm_table IS NOT NULL UNION ALL {others}"
     )
     # nearly every resource gives one row: only those that give more are counted together
-    connection.execute("CREATE TABLE several AS SELECT DISTINCT key FROM event WHERE hash <> key AND cdm_table IS NOT NULL")
+    connection.execute(
+        "CREATE TABLE several AS SELECT DISTINCT key FROM event WHERE hash <> key AND cdm_table IS NOT NULL"
+    )
     connection.execute(
         "CREATE OR REPLACE VIEW written_lines AS "
         "SELECT resource_type, resource_id, cdm_table, 1 AS row_count, key AS place FROM event e ANTI JOIN several s ON s.key = e.key "
@@ -62,7 +68,9 @@ def write_rows(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str,
     """
     copies = {}
     for name, select in cdm_selects().items():
-        typed = ", ".join(f'CAST("{column}" AS {type_}) AS "{column}"' for column, type_ in duckdb_columns(name).items())
+        typed = ", ".join(
+            f'CAST("{column}" AS {type_}) AS "{column}"' for column, type_ in duckdb_columns(name).items()
+        )
         order = tables()[name].primary_key or next(iter(duckdb_columns(name)))
         copies[name] = (f"SELECT {typed} FROM ({select}) ORDER BY {order}", folder / f"{name}.parquet")
     (folder / "side").mkdir()
@@ -70,14 +78,22 @@ def write_rows(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str,
     copies["ledger"] = (lines, folder / "ledger.parquet")
     copies["trace"] = ("SELECT * FROM written ORDER BY cdm_id, cdm_table", folder / "side" / "trace.parquet")
 
+    cursors: SimpleQueue[duckdb.DuckDBPyConnection] = SimpleQueue()
+
     def write(name: str) -> int:
-        with connection.cursor() as cursor:
-            cursor.execute(partial_dates.MACROS)
+        cursor = cursors.get()
+        try:
             return _copy(cursor, *copies[name])
+        finally:
+            cursors.put(cursor)
 
     # the largest first
     names = sorted(copies, key=lambda name: name not in ("ledger", "trace", "measurement"))
-    with ThreadPoolExecutor(_WRITERS) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(_WRITERS) as pool:
+        for _ in range(_WRITERS):
+            cursor = stack.enter_context(connection.cursor())
+            cursor.execute(partial_dates.MACROS)
+            cursors.put(cursor)
         counts = dict(zip(names, pool.map(write, names), strict=True))
     return {name: counts[name] for name in cdm_selects()}
 
@@ -111,7 +127,13 @@ def write_side(connection: duckdb.DuckDBPyConnection, folder: Path, has_patients
 
 def write_unmapped(connection: duckdb.DuckDBPyConnection, folder: Path, site: str) -> dict[str, int]:
     """Write `unmapped.csv`, the worklist of curation; unmapped records per CDM field."""
-    kinds = {"code": "concept_id", "value": "value_as_concept_id", "unit": "unit_concept_id", "route": "route_concept_id", "site": "site_concept_id"}
+    kinds = {
+        "code": "concept_id",
+        "value": "value_as_concept_id",
+        "unit": "unit_concept_id",
+        "route": "route_concept_id",
+        "site": "site_concept_id",
+    }
     parts = [
         f"SELECT cdm_table, '{kind}' AS kind, {kind}_no AS code_no, count(*) AS records FROM event WHERE cdm_table IS NOT NULL AND "
         + ("concept_id = 0" if kind == "code" else f"{column} = 0 AND {kind}_no IS NOT NULL")
@@ -123,15 +145,40 @@ def write_unmapped(connection: duckdb.DuckDBPyConnection, folder: Path, site: st
         "UNION ALL SELECT code_no, system, code, NULL, source_vocabulary_id, reason FROM unit"
     )
     sets = [
-        ("visit_occurrence.visit_concept_id", "row_visit", "source_value", "visit_concept_id = 0 AND visit_occurrence_id IS NULL"),
-        ("visit_detail.visit_detail_concept_id", "row_visit", "source_value", "visit_concept_id = 0 AND visit_occurrence_id IS NOT NULL"),
-        ("person.gender_concept_id", "row_person", "gender_source_value", "coalesce(gender_concept(gender_source_value), 0) = 0"),
+        (
+            "visit_occurrence.visit_concept_id",
+            "row_visit",
+            "source_value",
+            "visit_concept_id = 0 AND visit_occurrence_id IS NULL",
+        ),
+        (
+            "visit_detail.visit_detail_concept_id",
+            "row_visit",
+            "source_value",
+            "visit_concept_id = 0 AND visit_occurrence_id IS NOT NULL",
+        ),
+        (
+            "person.gender_concept_id",
+            "row_person",
+            "gender_source_value",
+            "coalesce(gender_concept(gender_source_value), 0) = 0",
+        ),
         ("person.race_concept_id", "row_person", "race_source_value", "race_concept_id = 0"),
         ("person.ethnicity_concept_id", "row_person", "ethnicity_source_value", "ethnicity_concept_id = 0"),
-        ("provider.gender_concept_id", "row_provider", "gender_source_value", "coalesce(gender_concept(gender_source_value), 0) = 0"),
+        (
+            "provider.gender_concept_id",
+            "row_provider",
+            "gender_source_value",
+            "coalesce(gender_concept(gender_source_value), 0) = 0",
+        ),
         ("provider.specialty_concept_id", "row_provider", "specialty_source_value", "specialty_concept_id = 0"),
         ("care_site.place_of_service_concept_id", "row_care_site", "place_of_service_source_value", "true"),
-        ("location.country_concept_id", "row_location", "country_source_value", "country_concept(country_source_value) IS NULL"),
+        (
+            "location.country_concept_id",
+            "row_location",
+            "country_source_value",
+            "country_concept(country_source_value) IS NULL",
+        ),
         ("note.note_class_concept_id", "row_note", "source_value", "note_class_concept_id = 0"),
     ]
     fixed = [
@@ -150,7 +197,9 @@ def write_unmapped(connection: duckdb.DuckDBPyConnection, folder: Path, site: st
     ).fetchall()
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(("site", "vocabulary_id", "source_system", "source_code", "source_name", "cdm_field", "records", "reason"))
+    lines.writerow(
+        ("site", "vocabulary_id", "source_system", "source_code", "source_name", "cdm_field", "records", "reason")
+    )
     fields: dict[str, int] = {}
     for row in rows:
         lines.writerow((site, *("" if value is None else value for value in row)))

@@ -236,11 +236,22 @@ def _bookkeeping(connection: duckdb.DuckDBPyConnection, sources: list[_Source]) 
             )
         if source.document:
             _submission(connection, source)
-        if source.checks:
-            connection.executemany(
-                f"INSERT INTO palmares.site_verdict VALUES ({', '.join('?' * 12)})",
-                [[source.site, *(check.get(key) for key in _CHECK_KEYS)] for check in source.checks],
-            )
+    _verdicts(connection, sources)
+
+
+def _verdicts(connection: duckdb.DuckDBPyConnection, sources: list[_Source]) -> None:
+    """Each site's checks with their counts."""
+    import pyarrow as pa
+
+    lines = [(source.site, *(check.get(key) for key in _CHECK_KEYS)) for source in sources for check in source.checks]
+    if lines:
+        names = ["site", *_CHECK_KEYS]
+        checks = pa.Table.from_pydict(
+            {name: list(values) for name, values in zip(names, zip(*lines, strict=True), strict=True)}
+        )
+        connection.register("checks", checks)
+        connection.execute("INSERT INTO palmares.site_verdict SELECT * FROM checks")
+        connection.unregister("checks")
 
 
 _CHECK_KEYS = (
