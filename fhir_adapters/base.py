@@ -112,8 +112,12 @@ def adapter_class(kind: str) -> type:
     return _registry[kind]
 
 
-def open_source(settings: Mapping[str, Any], *, folder: Path, key: "SiteKey | None" = None) -> Source:
+def open_source(
+    settings: Mapping[str, Any], *, folder: Path, key: "SiteKey | None" = None, time_zone: str = ""
+) -> Source:
     """The source that one `[[source]]` table describes; paths in it are relative to `folder`, where the TOML stands.
+
+    `time_zone` is the site's; it holds for a source that has a clock and no `time_zone` of its own.
 
     Raises E-SRC-01 (unknown kind), E-SRC-02 (a setting is unknown, missing or of the wrong type), E-SRC-03 (the adapter
     needs the site's key and there is none).
@@ -128,7 +132,8 @@ def open_source(settings: Mapping[str, Any], *, folder: Path, key: "SiteKey | No
             raise PalmaresError("E-SRC-02", kind, detail="it has a setting that this kind does not know")
     checked: dict[str, Any] = {}
     for name, setting in declared.items():
-        value = settings.get(name, setting.default)
+        value = settings.get(name, (time_zone or None) if name == "time_zone" else setting.default)
+        value = setting.default if value is None else value
         if value is None:
             if setting.required:
                 raise PalmaresError("E-SRC-02", kind, detail=f"{name} is missing")

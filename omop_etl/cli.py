@@ -124,19 +124,13 @@ def extract(
     source: Annotated[int, typer.Option("--source", min=1, help="Which [[source]] of the site's TOML.")] = 1,
     json: JsonOption = False,
 ) -> None:
-    from fhir_adapters.base import open_source
-    from fhir_adapters.pseudonyms import SiteKey
     from omop_etl.config import load_site
+    from omop_etl.stages import source_of
 
     settings = load_site(site)
     if source > len(settings.sources):
         raise PalmaresError("E-SITE-02", site, detail=f"it has {len(settings.sources)} sources")
-
-    def work(report: Progress) -> object:
-        opened = open_source(settings.sources[source - 1], folder=settings.folder, key=SiteKey.load(settings.key_file))
-        return opened.extract(out, progress=report)
-
-    _run("extract", json, work)
+    _run("extract", json, lambda report: source_of(settings, source - 1).extract(out, progress=report))
 
 
 @app.command("land", help=_text("land", "palmares land extracted/ --out landed/"))
@@ -366,6 +360,20 @@ def site_list(json: JsonOption = False) -> None:
     for one in site_ids():
         settings = load_site(one)
         typer.echo(f"{settings.id}\t{settings.name}\t{settings.time_zone}\t{len(settings.sources)} sources")
+
+
+@site_app.command("key")
+def site_key(
+    out: Annotated[Path, typer.Option("--out", help="Where the new key is kept; never in the repository.")],
+) -> None:
+    """Make the secret key with which a site makes its pseudonyms, in a file that only its own user can read.
+
+    Example: palmares site key --out keys/prova.key
+    """
+    from fhir_adapters.pseudonyms import SiteKey
+
+    SiteKey.create(out)
+    typer.echo(f"written, readable by you alone: {out}. Keep a safe copy: without it a patient gets another pseudonym.")
 
 
 @vocab_app.command("load")

@@ -12,17 +12,21 @@ Below them stand the few lines that place each stage in a workspace:
     <home>/events.ndjson        one line per stage that began, ended or failed
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from fhir_adapters.errors import PalmaresError
 from omop_etl.config import Site
+
+if TYPE_CHECKING:
+    from fhir_adapters.base import Source
 
 
 @dataclass(frozen=True)
@@ -204,17 +208,22 @@ def _noted(home: Path, name: str, subject: str, work: Callable[[], object]) -> d
 
 def extract(place: SitePlace, number: int) -> dict[str, Any]:
     """Run the site's source of this number (from 0) into `extracted/<n>-<kind>`."""
-    from fhir_adapters.base import open_source
-    from fhir_adapters.pseudonyms import SiteKey
-
     settings = place.site.sources[number]
     out = place.extracted / f"{number + 1}-{settings.get('kind', 'unknown')}"
 
     def work() -> object:
-        key = SiteKey.load(place.site.key_file)
-        return open_source(settings, folder=place.site.folder, key=key).extract(out)
+        return source_of(place.site, number).extract(out)
 
     return _noted(place.home, "extract", f"{place.site.id}/{number + 1}", work) | {"out": str(out)}
+
+
+def source_of(site: Site, number: int) -> "Source":
+    """The site's source of this number (from 0), with the site's key (when it has one) and zone. Raises E-SRC-*, E-KEY-*."""
+    from fhir_adapters.base import open_source
+    from fhir_adapters.pseudonyms import SiteKey
+
+    key = SiteKey.load(site.key_file) if site.key_file or os.environ.get("PALMARES_SITE_KEY") else None
+    return open_source(site.sources[number], folder=site.folder, key=key, time_zone=site.time_zone)
 
 
 def land(place: SitePlace, extracted: Sequence[str | Path], *, full: bool = False) -> dict[str, Any]:
