@@ -27,7 +27,7 @@ from omop_etl.gates.slices import (
     unreadable,
     wrong_columns,
 )
-from omop_etl.vocabulary import Vocabulary
+from omop_etl.vocabulary import Vocabulary, open_vocabulary
 
 # beside the CDM tables
 _COLUMNS = {"ledger": LEDGER_COLUMNS, "person_link": PERSON_LINK_COLUMNS}
@@ -58,10 +58,7 @@ class Counter:
         self._definitions = definitions
         self._wrong = self._views()
         self._rows = self._row_counts()
-        connection.execute(
-            "CREATE TEMP TABLE concept AS SELECT concept_id, domain_id, concept_class_id, standard_concept, invalid_reason "
-            f"FROM {vocabulary.relation('concept')}"
-        )
+        self._concepts(vocabulary)
         self._relations()
 
     # -------------------------------------------------------------- what the checks look at
@@ -90,6 +87,16 @@ class Counter:
             return
         nothing = ", ".join(f'CAST(NULL AS {type_}) AS "{column}"' for column, type_ in columns.items())
         self._connection.execute(f"CREATE VIEW {name} AS SELECT {nothing} WHERE false")
+
+    def _concepts(self, vocabulary: Vocabulary) -> None:
+        """The vocabulary; and from the starter slice what it does not hold at all: a part of Athena often lacks the concepts
+        of types, of sex, of the CDM's own fields, which the mapping takes from `mappings/codes`."""
+        columns = "concept_id, domain_id, concept_class_id, standard_concept, invalid_reason"
+        given, starter = vocabulary.relation("concept"), open_vocabulary(None).relation("concept")
+        self._connection.execute(
+            f"CREATE TEMP TABLE concept AS SELECT {columns} FROM {given} UNION ALL "
+            f"SELECT {columns} FROM {starter} WHERE concept_id NOT IN (SELECT concept_id FROM {given})"
+        )
 
     def _row_counts(self) -> dict[str, int]:
         """Rows per table, from the files' own footers; 0 for a table that has no file that can be used."""

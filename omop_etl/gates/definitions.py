@@ -140,7 +140,15 @@ def _length(table: Table) -> _Filler:
 
 
 def _date(table: Table) -> _Filler:
-    return ((column.name, {}) for column in table.columns if column.type == "date")
+    return ((name, {}) for name in _dates(table) if not name.endswith("_end_date"))
+
+
+def _end_date(table: Table) -> _Filler:
+    return ((name, {}) for name in _dates(table) if name.endswith("_end_date"))
+
+
+def _dates(table: Table) -> Iterator[str]:
+    return (column.name for column in table.columns if column.type == "date")
 
 
 def _interval(table: Table) -> _Filler:
@@ -169,6 +177,7 @@ RULES: dict[str, Callable[[Table], _Filler]] = {
     "concept_class": _concept_class,
     "length": _length,
     "date": _date,
+    "end_date": _end_date,
     "interval": _interval,
     "datetime": _datetime,
 }

@@ -65,13 +65,13 @@ def test_explain() -> None:
 
 def test_thresholds_are_overridden_by_code_and_by_family(folder: Path) -> None:
     path = folder / "thresholds.toml"
-    more = '"G-UNMAPPED" = { warn = 50 }\n"G-UNMAPPED-specimen.specimen_concept_id" = { block = 1 }\n"G-DEATH" = { warn = 7 }\n'
+    more = '"G-UNMAPPED" = { warn = 50 }\n"G-UNMAPPED-device_exposure.device_concept_id" = { block = 1 }\n"G-DEATH" = { warn = 7 }\n'
     path.write_text(path.read_text().replace("[checks]\n", f"[checks]\n{more}"))
     checks = by_code(folder)
     mapped = checks["G-UNMAPPED-measurement.measurement_concept_id"]
     assert (mapped.warn, mapped.block) == (50, None)
-    specimen = checks["G-UNMAPPED-specimen.specimen_concept_id"]
-    assert (specimen.warn, specimen.block) == (None, 1)
+    device = checks["G-UNMAPPED-device_exposure.device_concept_id"]
+    assert (device.warn, device.block) == (None, 1)
     assert (checks["G-DEATH-02"].warn, checks["G-DEATH-02"].block) == (7, None)
     assert checks["G-BIRTH-01"].warn == by_code()["G-BIRTH-01"].warn
 

@@ -77,7 +77,8 @@ def _broken(kind: str, table: Table, column: Column) -> Iterator[tuple[str, Any]
         yield column.name, next(concept for domain, concept in BY_DOMAIN.items() if domain not in column.domain)
     if kind == "REFERENCE" and column.references and column.references[0] in slice_tables():
         yield column.name, 999
-    if kind == "FUTURE" and column.type == "date" and column.name != "observation_period_end_date":
+    looked_at = "PLANNED" if column.name.endswith("_end_date") else "FUTURE"
+    if kind == looked_at and column.type == "date" and column.name != "observation_period_end_date":
         yield column.name, date(2025, 1, 1)
     if kind == "DATETIME" and column.type == "date" and f"{column.name}time" in table:
         yield f"{column.name}time", datetime(2019, 1, 1)
@@ -97,7 +98,8 @@ KINDS = {
     "STANDARD": 84,
     "DOMAIN": 47,
     "REFERENCE": 57,
-    "FUTURE": 34,
+    "FUTURE": 22,
+    "PLANNED": 12,
     "DATETIME": 21,
     "INTERVAL": 12,
 }

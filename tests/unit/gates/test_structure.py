@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fhir_adapters.errors import PalmaresError
+from omop_etl.cdm import tables
 from omop_etl.gates.slices import open_slice
 from tests.gate_helpers import broken, counted
 from tests.slices import clean_rows, write_slice
@@ -125,3 +126,20 @@ def test_the_hash_is_of_what_is_said_not_of_when(tmp_path: Path) -> None:
     later = write_slice(tmp_path / "four", manifest=lambda said: said.update(extracted_to="2025-01-01"))
     assert open_slice(later).sha256 != one.sha256
     assert json.loads((later / "manifest.json").read_text())["extracted_to"] == "2025-01-01"
+
+
+def test_what_a_partial_vocabulary_lacks_is_looked_up_in_the_starter_slice(tmp_path: Path) -> None:
+    """A part of Athena often has no type concepts, no sexes: the mapping takes these from mappings/codes."""
+    folder = tmp_path / "partial"
+    folder.mkdir()
+    columns = [column.name for column in tables()["concept"].columns]
+    one = ["2100000001", "a concept of its own", "Observation", "Own", "Own", "S", "x", "19700101", "20991231", ""]
+    (folder / "CONCEPT.csv").write_text("\t".join(columns) + "\n" + "\t".join(one) + "\n")
+    names = [column.name for column in tables()["concept_relationship"].columns]
+    (folder / "CONCEPT_RELATIONSHIP.csv").write_text("\t".join(names) + "\n")
+    rows = clean_rows()
+    rows["observation"][0]["observation_concept_id"] = 2100000001
+    assert broken(counted(write_slice(tmp_path / "slice", rows), folder)) == {}
+    rows["observation"][0]["observation_concept_id"] = 2100000002
+    found = broken(counted(write_slice(tmp_path / "wrong", rows), folder))
+    assert found == {"G-CONCEPT-observation.observation_concept_id": "BLOCK"}
