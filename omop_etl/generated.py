@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROVIDERS = (
     "fhir_adapters.views.facts",
     "omop_etl.conformance.requirements",
+    "omop_etl.conformance.lineage",
 )
 
 

@@ -1,4 +1,8 @@
-"""The columns of a SELECT of `mappings/omop` as they are written: expression, name, and the comment that stands beside it."""
+"""The columns of our SELECTs as they are written: expression, name, and the comment that stands beside it.
+
+clauses(sql) -> (title, [Clause])           of the outermost SELECT, in order
+choices(sql, name) -> [comment]             the comments that led to a column, also those in the SELECTs within
+"""
 
 import re
 from dataclasses import dataclass
@@ -6,6 +10,7 @@ from dataclasses import dataclass
 # a comment, a text, a quoted name, a bracket, a comma, a word, anything else
 _PIECE = re.compile(r"--[^\n]*|'(?:[^']|'')*'|\"[^\"]*\"|[()\[\]{},]|\w+|\s+|.", re.DOTALL)
 _ALIAS = re.compile(r"\sAS\s+\"?(\w+)\"?$", re.IGNORECASE)
+_WORD = re.compile(r"\b(?:[a-z]+\.)?[a-z_]+\b")
 _LAST = re.compile(r"\"?(\w+)\"?$")
 
 
@@ -38,6 +43,8 @@ def clauses(sql: str) -> tuple[str, list[Clause]]:
             inside = piece.upper() == "SELECT"
             continue
         depth += (piece in "([{") - (piece in ")]}")
+        if depth < 0:
+            break
         if depth == 0 and (piece == "," or piece.upper() == "FROM"):
             found.append(_clause(words, comments))
             words, comments = [], []
@@ -61,3 +68,41 @@ def _clause(words: list[str], comments: list[str]) -> Clause:
         return Clause(alias.group(1), whole[: alias.start()].strip(), " ".join(comments))
     last = _LAST.search(whole)
     return Clause(last.group(1) if last else "", whole, " ".join(comments))
+
+
+def every_clause(sql: str) -> dict[str, list[Clause]]:
+    """Name → the columns of that name, of every SELECT in the text."""
+    found: dict[str, list[Clause]] = {}
+    at = 0
+    for piece in _PIECE.findall(sql):
+        if piece.upper() == "SELECT":
+            for one in clauses(sql[at:])[1]:
+                found.setdefault(one.name, []).append(one)
+        at += len(piece)
+    return found
+
+
+def choices(sql: str, name: str, beneath: str = "") -> list[str]:
+    """The comments beside a column and beside the columns, within the same text, that it is computed from.
+
+    `beneath` is the text of the rows that the SELECT reads: a column with a table's name before it (`r.start_datetime`) stands there.
+    """
+    said: list[str] = []
+    every, seen, waiting = every_clause(sql), set[str](), [name]
+    while waiting:
+        here = waiting.pop(0)
+        # that a date was imputed is another matter than the date
+        if here in seen or (here.endswith("_imputed") and here != name):
+            continue
+        seen.add(here)
+        for one in every.get(here, ()):
+            said.append(one.comment)
+            for word in _WORD.findall(one.expression):
+                table, _, column = word.rpartition(".")
+                if table:
+                    said += choices(beneath, column) if beneath and not column.endswith("_imputed") else []
+                elif column in every:
+                    waiting.append(column)
+        if here == name and here not in every:
+            said += choices(beneath, name) if beneath else []
+    return [one for one in dict.fromkeys(said) if one]

@@ -85,8 +85,14 @@ class Reading:
     first: bool
 
     def elements(self, fields: Path = ()) -> frozenset[str]:
-        """The elements read, or those of them that lie below a field of a complex column."""
+        """The elements read, or those of them that lie below a field of a complex column.
+
+        Of a part of the resource's own structure, such as its components, as a whole it is only used how many there are.
+        """
         end = self.base + len(fields)
+        above = known(self.resource, ".".join(self.paths[0][: self.base])) if self.base else None
+        if above is not None and taken_apart(above.type) and not fields:
+            return frozenset([".".join(self.paths[0][: self.base])])
         chosen = [one for one in self.paths if one[self.base : end] == fields] if fields else list(self.paths)
         return frozenset(spot(self.resource, one) for one in chosen or self.paths)
 

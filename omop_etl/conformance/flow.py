@@ -28,11 +28,12 @@ EVENT = "event"
 _DOMAIN = "by the concept's domain"
 # section of mappings/events → rows that it makes
 _ROWS = {"death": "row_death", "role": "role_of"}
-_CODE = re.compile(r"'([XQM]-[A-Z-]+)'")
+_REASON = re.compile(r"[XQM]-[A-Z-]+")
+_QUOTED_REASON = re.compile(r"'([XQM]-[A-Z-]+)'")
 _MACRO = re.compile(r"CREATE OR REPLACE MACRO (\w+)\(.*?;\n", re.DOTALL)
 # columns of a resource as read that the steps between the SQL files use for more than a CDM column
 BESIDE = {
-    "linkage_token": "the token that finds the same patient in another hospital: side/person_link.parquet, beside the CDM",
+    "linkage_token": "finds the same patient in another hospital: side/person_link.parquet, beside the CDM",
     "replaced_key": "tells which of two merged patient files stands",
     "last_updated": "tells which version of the resource is the newest",
     "version_number": "tells which version of the resource is the newest",
@@ -271,33 +272,58 @@ def _resource(
     written: list[Written] = []
     decides, firsts = [stage.decides], [stage.columns.values()]
     reasons: dict[str, set[Origin]] = {}
-    for when, then in stage.reasons:
-        for word in then.words.union(*(codes.get(one, ()) for one in then.functions)):
-            reasons.setdefault(word, set()).update(when.origins | then.origins)
+    branches = [*stage.reasons]
     for name, sql in recipe.sections:
         word = name.split()[0]
         if word in ("read", "stage"):
             continue
         one = _traced(found, f"events/{recipe.stage}.sql: {name}", sql, relations)
+        branches += one.reasons
+        if word == "merged" and not one.reasons:
+            branches.append((one.decides, one.columns.get("reason", Trace())))
         decides.append(one.decides)
         firsts.append(one.columns.values())
-        decides += [one.columns[column] for column in ("exclusion", "reason") if column in one.columns]
         if word != "merged":
             written.append(_written(type_, name, sql, one, stage))
+    for when, then in branches:
+        answers = {word for word in then.words if _REASON.fullmatch(word)}
+        for word in answers.union(*(codes.get(one, ()) for one in then.functions)):
+            reasons.setdefault(word, set()).update(when.origins | then.origins)
+    if recipe.parts("visit"):
+        # a visit without any day of its own or of what refers to it: omop_etl/mapping/rows.py writes none
+        day = merged(stage.columns.get(name, Trace()) for name in ("start_datetime", "end_datetime"))
+        reasons.setdefault("X-NO-DATE", set()).update(day.origins)
     for name, _ in recipe.below():
         decides.append(stages[f"stage_{name}"].decides)
         firsts.append(stages[f"stage_{name}"].columns.values())
-    for link in ("person_key", "visit_key"):
-        decides.append(stage.columns.get(link, Trace()))
+    if "person_key" in stage.columns:
+        # a record without a person would be an orphan: omop_etl/mapping/run.py leaves it out
+        for word in ("X-NO-SUBJECT", "X-NO-PERSON"):
+            reasons.setdefault(word, set()).update(stage.columns["person_key"].origins)
     return Resource(
         recipe,
         readings,
         tuple(written),
         {word: frozenset(origins) for word, origins in reasons.items()},
         merged(decides).origins,
-        {name: stage.columns[name].origins for name in BESIDE if name in stage.columns},
+        _beside(type_, stage, stages, found),
         merged(one for group in firsts for one in group).firsts,
     )
+
+
+def _beside(type_: str, stage: Relation, stages: Mapping[str, Relation], found: Flow) -> dict[str, frozenset[Origin]]:
+    """What is used outside the CDM, and what for."""
+    uses: dict[str, set[Origin]] = {}
+    for name, what in BESIDE.items():
+        if name in stage.columns:
+            uses.setdefault(what, set()).update(stage.columns[name].origins)
+    bare = {name: replace(one, columns={**one.columns, "reason": Trace()}) for name, one in stages.items()}
+    for row in table("conformance", "losses.csv"):
+        where = f"conformance/losses.csv: {row['loss']}"
+        counted = _traced(found, where, f"SELECT 1 AS one FROM {row['rows']}", bare).decides.origins
+        if here := {one for one in counted if one.relation == type_}:
+            uses.setdefault(f"counted in each run's manifest as the loss {row['loss']}", set()).update(here)
+    return {what: frozenset(origins) for what, origins in uses.items()}
 
 
 def _written(type_: str, section: str, sql: str, result: Relation, stage: Relation) -> Written:
@@ -355,7 +381,7 @@ def _plain(node: Node) -> list[str] | None:
 def _reasons_of_macros() -> dict[str, frozenset[str]]:
     """Macro → the reason codes that it answers with."""
     body = text("macros.sql")
-    return {found.group(1): frozenset(_CODE.findall(found.group(0))) for found in _MACRO.finditer(body)}
+    return {found.group(1): frozenset(_QUOTED_REASON.findall(found.group(0))) for found in _MACRO.finditer(body)}
 
 
 # --- the CDM ---

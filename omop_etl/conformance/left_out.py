@@ -20,7 +20,7 @@ from omop_etl.conformance.queries import Origin
 
 FILE = "conformance/left_out.toml"
 _ANY = "*"
-_NOT_TYPES = ("kinds", "tables", "no_home", "loss")
+_NOT_TYPES = ("kinds", "tables", "columns", "no_home", "loss")
 # data types whose parts are accounted for once, for every place where they stand
 DATA_TYPES = (
     "CodeableConcept",
@@ -56,12 +56,15 @@ class Account:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """The file: `kinds` of reasons, `reasons` by table and name, resource types without a home, CDM tables not filled, losses."""
+    """The file: `kinds` of reasons, `reasons` by table and name, resource types without a home, CDM tables that are not filled,
+    columns of filled ones that are, losses in general.
+    """
 
     kinds: Mapping[str, str]
     reasons: Mapping[tuple[str, str], Reason]
     no_home: Mapping[str, Reason]
     tables: Mapping[str, str]
+    columns: Mapping[str, str]
     losses: Sequence[Mapping[str, str]]
 
     def reason(self, owners: Sequence[tuple[str, str]]) -> Reason | None:
@@ -87,8 +90,13 @@ def _left_out(file: Path) -> LeftOut:
     no_home = {
         name: _reason(group["why"], ("no_home", name)) for group in content["no_home"] for name in group["resources"]
     }
-    tables = {name: text for names, text in content["tables"].items() for name in _names(names)}
-    return LeftOut(content["kinds"], reasons, no_home, tables, content["loss"])
+    return LeftOut(
+        content["kinds"], reasons, no_home, _each(content["tables"]), _each(content["columns"]), content["loss"]
+    )
+
+
+def _each(entries: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for names, text in entries.items() for name in _names(names)}
 
 
 def _names(names: str) -> list[str]:
@@ -187,7 +195,7 @@ def problems(flow: Flow) -> list[str]:
     said += [
         f"{FILE}: '{one.kind}' is no kind of reason" for one in _all_reasons(known_) if one.kind not in known_.kinds
     ]
-    said += _types(flow, known_) + _tables(flow, known_)
+    said += _types(flow, known_) + _tables(flow, known_) + _columns(flow, known_)
     return said
 
 
@@ -207,15 +215,28 @@ def _types(flow: Flow, known_: LeftOut) -> list[str]:
 
 
 def _tables(flow: Flow, known_: LeftOut) -> list[str]:
-    names = {name for name, one in cdm_tables().items() if one.schema != "vocab"}
-    said = [f"{one}: no file fills it, and no reason is given" for one in names - _filled(flow) - known_.tables.keys()]
-    said += [f"{FILE}: tables: {one} is filled" for one in known_.tables.keys() & _filled(flow)]
+    names, filled = {name for name, one in cdm_tables().items() if one.schema != "vocab"}, set(flow.tables)
+    said = [f"{one}: no file fills it, and no reason is given" for one in names - filled - known_.tables.keys()]
+    said += [f"{FILE}: tables: {one} is filled" for one in known_.tables.keys() & filled]
     said += [f"{FILE}: tables: {one} is no table" for one in known_.tables.keys() - names]
     return sorted(said)
 
 
-def _filled(flow: Flow) -> set[str]:
-    return set(flow.tables)
+def _columns(flow: Flow, known_: LeftOut) -> list[str]:
+    """Columns that never hold what a patient's record says, and nobody says why."""
+    bare, said = set[str](), list[str]()
+    for table_ in flow.tables.values():
+        for one in table_.columns:
+            name = f"{table_.name}.{one.name}"
+            if not one.clause.expression:
+                said.append(f"omop/{table_.name}.sql: {one.name} has no line")
+            if one.empty or one.clause.expression == "0":
+                bare.add(name)
+                if not one.clause.comment and name not in known_.columns:
+                    said.append(
+                        f"{name}: always {'empty' if one.empty else '0'}, with no comment beside it and no reason"
+                    )
+    return said + [f"{FILE}: columns: {one} is filled, or there is none" for one in known_.columns.keys() - bare]
 
 
 def why(entry: Any) -> str:

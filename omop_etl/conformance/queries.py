@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 
 Node = dict[str, Any]
+_REASONS = ("reason", "exclusion")
 
 
 @dataclass(frozen=True, order=True)
@@ -71,7 +72,7 @@ class Relation:
 
     `decides`: what decides which rows it has. A `lookup` is asked by key: its columns come from what it is joined on. An
     `open` one has whatever column is named. `unknown` names what the SQL mentions and nobody has told of. `reasons`: for a
-    CASE named `reason`, what leads to each answer, and the answer.
+    CASE named `reason` or `exclusion`, what leads to each answer, and the answer.
     """
 
     name: str
@@ -165,9 +166,17 @@ class _Query:
                 continue
             name = one.get("alias") or one.get("column_names", ["?"])[-1]
             columns[name] = self.value(one)
-            if name == "reason":
-                reasons = [(self.value(c["when_expr"]), self.value(c["then_expr"])) for c in one.get("case_checks", ())]
+            if name in _REASONS:
+                reasons += self._branches(one)
         return self._closed(columns, tuple(reasons))
+
+    def _branches(self, case: Node) -> Iterator[tuple[Trace, Trace]]:
+        """What leads to each answer of a CASE, and the answer."""
+        checks = case.get("case_checks", ())
+        for check in checks:
+            yield self.value(check["when_expr"]), self.value(check["then_expr"])
+        if "else_expr" in case:
+            yield merged(self.value(check["when_expr"]) for check in checks), self.value(case["else_expr"])
 
     def _closed(self, columns: dict[str, Trace], reasons: tuple[tuple[Trace, Trace], ...]) -> Relation:
         unknown = self.unknown.union(*(one.unknown for one in self.here.values()))
