@@ -10,11 +10,16 @@ from typing import Any
 
 import duckdb
 
+from omop_etl.cdm import tables
 from omop_etl.config import Site
 from omop_etl.mapping import MapResult, map_folder
 
 SNOMED, LOINC, RXNORM = "http://snomed.info/sct", "http://loinc.org", "http://www.nlm.nih.gov/research/umls/rxnorm"
-ICD10CM, UCUM, CATEGORY = "http://hl7.org/fhir/sid/icd-10-cm", "http://unitsofmeasure.org", "http://terminology.hl7.org/CodeSystem/"
+ICD10CM, UCUM, CATEGORY = (
+    "http://hl7.org/fhir/sid/icd-10-cm",
+    "http://unitsofmeasure.org",
+    "http://terminology.hl7.org/CodeSystem/",
+)
 BREAST_CANCER = ("254837009", 4112853)  # code and concept that the starter slice holds
 HEMOGLOBIN = ("718-7", 3000963)
 PALBOCICLIB = ("1601374", 45892075)
@@ -37,7 +42,12 @@ def patient(identity: str = "p", **more: Any) -> dict[str, Any]:
 def resource(resource_type: str, identity: str, of: str | None = "p", **more: Any) -> dict[str, Any]:
     """A resource of patient `of`, with what its type needs to be mapped."""
     made: dict[str, Any] = {"resourceType": resource_type, "id": identity}
-    subject = {"AllergyIntolerance": "patient", "Immunization": "patient", "Device": "patient", "Coverage": "beneficiary"}
+    subject = {
+        "AllergyIntolerance": "patient",
+        "Immunization": "patient",
+        "Device": "patient",
+        "Coverage": "beneficiary",
+    }
     if of is not None:
         made[subject.get(resource_type, "subject")] = {"reference": f"Patient/{of}"}
     drug = concept((RXNORM, PALBOCICLIB[0]))
@@ -45,28 +55,63 @@ def resource(resource_type: str, identity: str, of: str | None = "p", **more: An
     needed: dict[str, dict[str, Any]] = {
         "Condition": {"code": cancer, "onsetDateTime": "2020-03-05"},
         "Observation": {
-            "status": "final", "code": concept((LOINC, HEMOGLOBIN[0])), "effectiveDateTime": "2020-03-05",
+            "status": "final",
+            "code": concept((LOINC, HEMOGLOBIN[0])),
+            "effectiveDateTime": "2020-03-05",
             "valueQuantity": {"value": 12.5, "unit": "g/dL", "system": UCUM, "code": "g/dL"},
         },
         "Procedure": {"status": "completed", "code": concept((SNOMED, "392021009")), "performedDateTime": "2020-03-05"},
-        "MedicationRequest": {"status": "active", "intent": "order", "medicationCodeableConcept": drug, "authoredOn": "2020-03-05"},
-        "MedicationStatement": {"status": "active", "medicationCodeableConcept": drug, "effectiveDateTime": "2020-03-05"},
-        "MedicationAdministration": {"status": "completed", "medicationCodeableConcept": drug, "effectiveDateTime": "2020-03-05"},
-        "MedicationDispense": {"status": "completed", "medicationCodeableConcept": drug, "whenHandedOver": "2020-03-05"},
+        "MedicationRequest": {
+            "status": "active",
+            "intent": "order",
+            "medicationCodeableConcept": drug,
+            "authoredOn": "2020-03-05",
+        },
+        "MedicationStatement": {
+            "status": "active",
+            "medicationCodeableConcept": drug,
+            "effectiveDateTime": "2020-03-05",
+        },
+        "MedicationAdministration": {
+            "status": "completed",
+            "medicationCodeableConcept": drug,
+            "effectiveDateTime": "2020-03-05",
+        },
+        "MedicationDispense": {
+            "status": "completed",
+            "medicationCodeableConcept": drug,
+            "whenHandedOver": "2020-03-05",
+        },
         "Immunization": {"status": "completed", "vaccineCode": drug, "occurrenceDateTime": "2020-03-05"},
         "AllergyIntolerance": {"code": drug, "recordedDate": "2020-03-05"},
         "Device": {"status": "active", "type": concept((SNOMED, "170615005")), "manufactureDate": "2020-03-05"},
-        "DiagnosticReport": {"status": "final", "code": concept((LOINC, HEMOGLOBIN[0])), "effectiveDateTime": "2020-03-05"},
+        "DiagnosticReport": {
+            "status": "final",
+            "code": concept((LOINC, HEMOGLOBIN[0])),
+            "effectiveDateTime": "2020-03-05",
+        },
         "DocumentReference": {"status": "current", "type": concept((LOINC, "34108-1")), "date": "2020-03-05T10:00:00Z"},
         "Specimen": {"type": concept((SNOMED, "119297000")), "collection": {"collectedDateTime": "2020-03-05"}},
-        "Encounter": {"status": "finished", "class": {"code": "AMB"}, "period": {"start": "2020-03-05T09:00:00Z", "end": "2020-03-05T10:00:00Z"}},
-        "Coverage": {"status": "active", "period": {"start": "2020-01-01", "end": "2020-12-31"}, "payor": [{"display": "SSN"}]},
+        "Encounter": {
+            "status": "finished",
+            "class": {"code": "AMB"},
+            "period": {"start": "2020-03-05T09:00:00Z", "end": "2020-03-05T10:00:00Z"},
+        },
+        "Coverage": {
+            "status": "active",
+            "period": {"start": "2020-01-01", "end": "2020-12-31"},
+            "payor": [{"display": "SSN"}],
+        },
         "ImagingStudy": {
-            "status": "available", "started": "2020-03-05T09:00:00Z", "identifier": [{"system": "urn:dicom:uid", "value": "urn:oid:2.25.1"}],
-            "series": [{"uid": "2.25.2", "modality": {"system": "http://dicom.nema.org/resources/ontology/DCM", "code": "CT"}}],
+            "status": "available",
+            "started": "2020-03-05T09:00:00Z",
+            "identifier": [{"system": "urn:dicom:uid", "value": "urn:oid:2.25.1"}],
+            "series": [
+                {"uid": "2.25.2", "modality": {"system": "http://dicom.nema.org/resources/ontology/DCM", "code": "CT"}}
+            ],
         },
         "AdverseEvent": {"actuality": "actual", "event": cancer, "date": "2020-03-05"},
-    }  # fmt: skip
+    }
     return made | needed.get(resource_type, {}) | more
 
 
@@ -129,7 +174,12 @@ def write_fhir(folder: Path, resources: Iterable[dict[str, Any]]) -> Path:
 
 
 def mapped(
-    folder: Path, resources: Iterable[dict[str, Any]], *, zone: str = "Europe/Rome", name: str = "test", vocabulary: Path | None = None
+    folder: Path,
+    resources: Iterable[dict[str, Any]],
+    *,
+    zone: str = "Europe/Rome",
+    name: str = "test",
+    vocabulary: Path | None = None,
 ) -> Slice:
     """The slice of some resources, mapped in `folder`."""
     out = folder / "slice"
@@ -142,13 +192,13 @@ def tiny_vocabulary(
 ) -> Path:
     """An Athena folder. A concept is (id, domain, vocabulary, 'S' or '', code); a relation (id, id, relationship)."""
     folder.mkdir(parents=True)
-    head = "concept_id concept_name domain_id vocabulary_id concept_class_id standard_concept concept_code valid_start_date valid_end_date invalid_reason"
-    lines = ["\t".join(head.split())]
+    lines = ["\t".join(tables()["concept"].names)]
     for identity, domain, vocabulary, standard, code in concepts:
-        lines.append(f"{identity}\tconcept {identity}\t{domain}\t{vocabulary}\tClass\t{standard}\t{code}\t19700101\t20991231\t")
+        lines.append(
+            f"{identity}\tconcept {identity}\t{domain}\t{vocabulary}\tClass\t{standard}\t{code}\t19700101\t20991231\t"
+        )
     (folder / "CONCEPT.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    head = "concept_id_1 concept_id_2 relationship_id valid_start_date valid_end_date invalid_reason"
-    lines = ["\t".join(head.split())]
+    lines = ["\t".join(tables()["concept_relationship"].names)]
     lines += [f"{one}\t{other}\t{relation}\t19700101\t20991231\t" for one, other, relation in relations]
     (folder / "CONCEPT_RELATIONSHIP.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder

@@ -36,17 +36,22 @@ SELECT
     r.source_value,
     -- no period: the first and last day of what refers to the encounter
     coalesce(r.start_datetime, least(d.first_datetime, r.end_datetime)) AS start_datetime,
-    coalesce(r.start_imputed, true) AS start_imputed,
+    r.start_imputed OR r.start_datetime IS NULL AS start_imputed,
     -- a stated end is kept as it is, also one before the start: the gate shows it. An open stay ends with its last event; any other
     -- visit on the day it began (CDM)
     coalesce(
         r.end_datetime,
-        greatest(CASE WHEN r.start_datetime IS NULL OR is_stay(r.visit_concept_id) THEN d.last_datetime END, r.start_datetime, d.first_datetime)
+        greatest(
+            CASE WHEN r.start_datetime IS NULL OR is_stay(r.visit_concept_id) THEN d.last_datetime END,
+            coalesce(r.start_datetime, d.first_datetime)
+        )
     ) AS end_datetime,
-    coalesce(r.end_imputed, r.start_datetime IS NULL OR is_stay(r.visit_concept_id)) AS end_imputed,
-    origin(false,
-        coalesce(r.start_imputed, true) OR coalesce(r.end_imputed, r.start_datetime IS NULL OR is_stay(r.visit_concept_id)),
-        type_concept('Encounter', 'default', '')) AS type_concept_id,
+    CASE WHEN r.end_datetime IS NOT NULL THEN r.end_imputed ELSE r.start_datetime IS NULL OR is_stay(r.visit_concept_id) END AS end_imputed,
+    origin(
+        false,
+        r.start_datetime IS NULL OR r.start_imputed OR r.end_imputed OR r.end_datetime IS NULL AND is_stay(r.visit_concept_id),
+        type_concept('Encounter', 'default', '')
+    ) AS type_concept_id,
     r.provider_id,
     r.care_site_key,
     r.admitted_from_source_value,

@@ -13,7 +13,7 @@ CREATE OR REPLACE MACRO row_hash(key, discriminator) AS
 -- what a reference points to when it may point to this type: relative, absolute (with a version or not) or urn.
 -- Contained (#), conditional (?) and logical references (no text) point to nothing here
 CREATE OR REPLACE MACRO reference_key(reference, type) AS CASE
-    WHEN starts_with(reference, type || '/') AND NOT reference LIKE '%/%/%' THEN md5_number({site} || '|' || reference)
+    WHEN starts_with(reference, type || '/') AND strlen(reference) > strlen(type) + 1 AND NOT reference LIKE '%/%/%' THEN md5_number({site} || '|' || reference)
     WHEN starts_with(reference, 'urn:uuid:') THEN md5_number({site} || '|' || type || '/' || substring(reference, 10))
     WHEN starts_with(reference, 'urn:oid:') THEN md5_number({site} || '|' || type || '/' || substring(reference, 9))
     WHEN reference LIKE '%/%/%' AND contains(reference, type || '/') THEN md5_number({site} || '|'

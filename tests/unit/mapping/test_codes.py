@@ -11,17 +11,31 @@ LOCAL = "urn:hospital:codes"
 A, B, PARENT, CHILD, ANSWER, DRUG, DEVICE, PROCEDURE, FINDING, NOTE = range(2_000_000_001, 2_000_000_011)
 SOURCE, TWO, WITH_VALUE, MISSING, LAB, QUESTION = range(2_000_000_101, 2_000_000_107)
 CONCEPTS = [
-    (A, "Condition", "SNOMED", "S", "a"), (B, "Condition", "SNOMED", "S", "b"),
-    (PARENT, "Condition", "SNOMED", "S", "parent"), (CHILD, "Condition", "SNOMED", "S", "child"),
-    (ANSWER, "Meas Value", "LOINC", "S", "answer"), (DRUG, "Drug", "RxNorm", "S", "drug"), (DEVICE, "Device", "SNOMED", "S", "device"),
-    (PROCEDURE, "Procedure", "SNOMED", "S", "procedure"), (FINDING, "Observation", "SNOMED", "S", "finding"),
-    (NOTE, "Note", "LOINC", "S", "note"), (SOURCE, "Condition", "ICD10CM", "", "I10"), (TWO, "Condition", "ICD10CM", "", "I20"),
-    (WITH_VALUE, "Measurement", "SNOMED", "", "with-value"), (MISSING, "Condition", "ICD10CM", "", "I30"),
-    (LAB, "Measurement", "LOINC", "S", "lab"), (QUESTION, "Observation", "LOINC", "S", "question"),
-]  # fmt: skip
+    (A, "Condition", "SNOMED", "S", "a"),
+    (B, "Condition", "SNOMED", "S", "b"),
+    (PARENT, "Condition", "SNOMED", "S", "parent"),
+    (CHILD, "Condition", "SNOMED", "S", "child"),
+    (ANSWER, "Meas Value", "LOINC", "S", "answer"),
+    (DRUG, "Drug", "RxNorm", "S", "drug"),
+    (DEVICE, "Device", "SNOMED", "S", "device"),
+    (PROCEDURE, "Procedure", "SNOMED", "S", "procedure"),
+    (FINDING, "Observation", "SNOMED", "S", "finding"),
+    (NOTE, "Note", "LOINC", "S", "note"),
+    (SOURCE, "Condition", "ICD10CM", "", "I10"),
+    (TWO, "Condition", "ICD10CM", "", "I20"),
+    (WITH_VALUE, "Measurement", "SNOMED", "", "with-value"),
+    (MISSING, "Condition", "ICD10CM", "", "I30"),
+    (LAB, "Measurement", "LOINC", "S", "lab"),
+    (QUESTION, "Observation", "LOINC", "S", "question"),
+]
 RELATIONS = [(one, one, "Maps to") for one, _, _, standard, _ in CONCEPTS if standard]
 RELATIONS += [(SOURCE, A, "Maps to"), (TWO, A, "Maps to"), (TWO, B, "Maps to")]
-RELATIONS += [(WITH_VALUE, LAB, "Maps to"), (WITH_VALUE, ANSWER, "Maps to value"), (CHILD, PARENT, "Is a"), (PARENT, CHILD, "Subsumes")]
+RELATIONS += [
+    (WITH_VALUE, LAB, "Maps to"),
+    (WITH_VALUE, ANSWER, "Maps to value"),
+    (CHILD, PARENT, "Is a"),
+    (PARENT, CHILD, "Subsumes"),
+]
 
 
 def condition(identity: str, *codings: dict) -> dict:
@@ -35,11 +49,19 @@ def coding(system: str, code: str, **more: object) -> dict:
 CONDITIONS = {
     # id → (codings, concept, source code, source concept)
     "snomed-first": ([coding(ICD10CM, "I10"), coding(SNOMED, "b")], B, "b", B),
-    "a-code-that-maps-before-one-that-does-not": ([coding(SNOMED, "nowhere"), coding(ICD10CM, "I10")], A, "I10", SOURCE),
+    "a-code-that-maps-before-one-that-does-not": (
+        [coding(SNOMED, "nowhere"), coding(ICD10CM, "I10")],
+        A,
+        "I10",
+        SOURCE,
+    ),
     "a-known-code-before-a-local-one": ([coding(LOCAL, "x"), coding(SNOMED, "a")], A, "a", A),
     "the-more-specific": ([coding(SNOMED, "parent"), coding(SNOMED, "child")], CHILD, "child", CHILD),
     "the-more-specific-though-not-chosen": (
-        [coding(SNOMED, "parent", userSelected=True), coding(SNOMED, "child")], CHILD, "child", CHILD,
+        [coding(SNOMED, "parent", userSelected=True), coding(SNOMED, "child")],
+        CHILD,
+        "child",
+        CHILD,
     ),
     "the-chosen-of-equals": ([coding(SNOMED, "a"), coding(SNOMED, "b", userSelected=True)], B, "b", B),
     "vocabulary-before-choice": ([coding(SNOMED, "a"), coding(ICD10CM, "I10", userSelected=True)], A, "a", A),
@@ -48,11 +70,16 @@ CONDITIONS = {
     "local": ([coding(LOCAL, "x")], 0, "x", 0),
     "no-system": ([{"code": "x"}], 0, "x", 0),
     "no-code": ([{"system": SNOMED, "display": "in words"}], 0, None, 0),
-}  # fmt: skip
+}
 DOMAINS = {
-    "drug": ("drug_exposure", DRUG), "device": ("device_exposure", DEVICE), "procedure": ("procedure_occurrence", PROCEDURE),
-    "finding": ("observation", FINDING), "lab": ("measurement", LAB), "answer": ("observation", ANSWER), "note": ("observation", NOTE),
-}  # fmt: skip
+    "drug": ("drug_exposure", DRUG),
+    "device": ("device_exposure", DEVICE),
+    "procedure": ("procedure_occurrence", PROCEDURE),
+    "finding": ("observation", FINDING),
+    "lab": ("measurement", LAB),
+    "answer": ("observation", ANSWER),
+    "note": ("observation", NOTE),
+}
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +92,27 @@ def slice_(tmp_path_factory: pytest.TempPathFactory) -> Slice:
     resources += [
         condition("two", coding(ICD10CM, "I20")),
         resource("Condition", "text", code={"text": "in words"}),
-        resource("Observation", "value", code=concept((LOINC, "lab")), valueQuantity=None, valueCodeableConcept=concept((LOINC, "answer"))),
-        resource("Observation", "lost-value", code=concept((LOINC, "lab")), valueQuantity=None, valueCodeableConcept=concept((LOCAL, "x"))),
+        resource(
+            "Observation",
+            "value",
+            code=concept((LOINC, "lab")),
+            valueQuantity=None,
+            valueCodeableConcept=concept((LOINC, "answer")),
+        ),
+        resource(
+            "Observation",
+            "lost-value",
+            code=concept((LOINC, "lab")),
+            valueQuantity=None,
+            valueCodeableConcept=concept((LOCAL, "x")),
+        ),
         resource("Observation", "maps-to-value", code=concept((SNOMED, "with-value")), valueQuantity=None),
         resource("Observation", "asked", code=concept((LOINC, "question")), valueQuantity=None),
         resource("Observation", "local-number", code=concept((LOCAL, "n"))),
         resource("Observation", "local-word", code=concept((LOCAL, "w")), valueQuantity=None, valueString="word"),
-        resource("AllergyIntolerance", "allergy-drug", code=concept(("http://www.nlm.nih.gov/research/umls/rxnorm", "drug"))),
+        resource(
+            "AllergyIntolerance", "allergy-drug", code=concept(("http://www.nlm.nih.gov/research/umls/rxnorm", "drug"))
+        ),
         resource("AllergyIntolerance", "allergy-disease", code=concept((SNOMED, "a"))),
         resource("DiagnosticReport", "report", code=concept((LOINC, "note"), (LOINC, "lab"))),
     ]
@@ -83,14 +124,20 @@ def slice_(tmp_path_factory: pytest.TempPathFactory) -> Slice:
 def test_the_coding_that_speaks(slice_: Slice, name: str) -> None:
     row = slice_.one("Condition", name, "condition_occurrence")
     _, target, code, source = CONDITIONS[name]
-    assert (row["condition_concept_id"], row["condition_source_value"], row["condition_source_concept_id"]) == (target, code, source)
+    assert (row["condition_concept_id"], row["condition_source_value"], row["condition_source_concept_id"]) == (
+        target,
+        code,
+        source,
+    )
 
 
 @pytest.mark.requirement("f2o-037")
 @pytest.mark.parametrize("name", DOMAINS)
 def test_the_concepts_domain_decides_the_table(slice_: Slice, name: str) -> None:
     table, target = DOMAINS[name]
-    column = {"drug_exposure": "drug", "device_exposure": "device", "procedure_occurrence": "procedure"}.get(table, table)
+    column = {"drug_exposure": "drug", "device_exposure": "device", "procedure_occurrence": "procedure"}.get(
+        table, table
+    )
     assert slice_.one("Condition", f"domain-{name}", table)[f"{column}_concept_id"] == target
     assert list(slice_.of("Condition", f"domain-{name}")) == [table]
 
@@ -138,11 +185,21 @@ def test_each_concept_0_is_counted_with_its_reason(slice_: Slice) -> None:
     assert found["x", "condition_occurrence.condition_concept_id"]["records"] == "1"
     assert found["x", "measurement.value_as_concept_id"]["source_system"] == LOCAL
     assert found["", "condition_occurrence.condition_concept_id"] | {"site": "test"} == {
-        "site": "test", "vocabulary_id": "", "source_system": "", "source_code": "", "source_name": "",
-        "cdm_field": "condition_occurrence.condition_concept_id", "records": "2", "reason": "no-code",
-    }  # fmt: skip
+        "site": "test",
+        "vocabulary_id": "",
+        "source_system": "",
+        "source_code": "",
+        "source_name": "",
+        "cdm_field": "condition_occurrence.condition_concept_id",
+        "records": "2",
+        "reason": "no-code",
+    }
     zeros = sum(1 for row in slice_.rows("condition_occurrence") if row["condition_concept_id"] == 0)
-    counted = sum(int(row["records"]) for row in slice_.unmapped() if row["cdm_field"] == "condition_occurrence.condition_concept_id")
+    counted = sum(
+        int(row["records"])
+        for row in slice_.unmapped()
+        if row["cdm_field"] == "condition_occurrence.condition_concept_id"
+    )
     assert zeros == counted
 
 

@@ -1,6 +1,5 @@
 """Each reason that leaves a resource without a row: a resource that has it. The list of reasons and this list cannot disagree."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,14 +25,37 @@ def case(reason: str, resource_type: str, **more: Any) -> None:
 
 case("X-ERROR", "Condition", verificationStatus=coded("entered-in-error"))
 case("X-ERROR", "AllergyIntolerance", verificationStatus=coded("entered-in-error"))
-for kind in ("Observation", "Procedure", "MedicationRequest", "MedicationStatement", "MedicationAdministration", "MedicationDispense"):
+for kind in (
+    "Observation",
+    "Procedure",
+    "MedicationRequest",
+    "MedicationStatement",
+    "MedicationAdministration",
+    "MedicationDispense",
+):
     case("X-ERROR", kind, status="entered-in-error")
-for kind in ("Immunization", "Device", "DiagnosticReport", "DocumentReference", "Specimen", "Encounter", "Coverage", "ImagingStudy"):
+for kind in (
+    "Immunization",
+    "Device",
+    "DiagnosticReport",
+    "DocumentReference",
+    "Specimen",
+    "Encounter",
+    "Coverage",
+    "ImagingStudy",
+):
     case("X-ERROR", kind, status="entered-in-error")
 case("X-ERROR", "DocumentReference", docStatus="entered-in-error")
 case("X-REFUTED", "Condition", verificationStatus=coded("refuted"))
 case("X-REFUTED", "AllergyIntolerance", verificationStatus=coded("refuted"))
-for kind in ("Observation", "MedicationRequest", "MedicationStatement", "MedicationDispense", "DiagnosticReport", "Encounter"):
+for kind in (
+    "Observation",
+    "MedicationRequest",
+    "MedicationStatement",
+    "MedicationDispense",
+    "DiagnosticReport",
+    "Encounter",
+):
     case("X-CANCELLED", kind, status="cancelled")
 case("X-CANCELLED", "Coverage", status="cancelled")
 case("X-CANCELLED", "ImagingStudy", status="cancelled")
@@ -54,7 +76,14 @@ case("X-NOT-DONE", "MedicationAdministration", status="not-done")
 case("X-NOT-DONE", "MedicationDispense", status="declined")
 case("X-NOT-DONE", "Immunization", status="not-done")
 case("X-STOPPED", "Procedure", status="stopped")
-for kind in ("Observation", "Procedure", "MedicationRequest", "MedicationStatement", "MedicationAdministration", "MedicationDispense"):
+for kind in (
+    "Observation",
+    "Procedure",
+    "MedicationRequest",
+    "MedicationStatement",
+    "MedicationAdministration",
+    "MedicationDispense",
+):
     case("X-UNKNOWN-STATUS", kind, status="unknown")
 for kind in ("Device", "DiagnosticReport", "Encounter", "ImagingStudy"):
     case("X-UNKNOWN-STATUS", kind, status="unknown")
@@ -93,14 +122,35 @@ case("X-UNREFERENCED", "PractitionerRole", of=None)
 case("M-MEDICATION", "Medication", of=None, code=concept((SNOMED, "2")))
 MEDICATION = list(CASES)[-1]
 case("M-ROLE", "PractitionerRole", of=None, practitioner={"reference": "Practitioner/staff"})
-case("M-REPLACED", "Patient", of=None, birthDate="1960", link=[{"type": "replaced-by", "other": {"reference": "Patient/p"}}])
+case(
+    "M-REPLACED",
+    "Patient",
+    of=None,
+    birthDate="1960",
+    link=[{"type": "replaced-by", "other": {"reference": "Patient/p"}}],
+)
 case("Q-DATE", "Condition", onsetDateTime="2020-02-30")
 case("Q-DATE", "Observation", effectiveDateTime="05/03/2020")
 case("Q-DATE", "Encounter", period={"start": "soon"})
 case("Q-DATE", "Patient", of=None, birthDate="1492-10-12")
-for kind in ("Condition", "Observation", "Procedure", "MedicationRequest", "MedicationStatement", "MedicationAdministration"):
+for kind in (
+    "Condition",
+    "Observation",
+    "Procedure",
+    "MedicationRequest",
+    "MedicationStatement",
+    "MedicationAdministration",
+):
     case("Q-MODIFIER", kind, **MODIFIER)
-for kind in ("MedicationDispense", "Immunization", "AllergyIntolerance", "Device", "DiagnosticReport", "DocumentReference", "Specimen"):
+for kind in (
+    "MedicationDispense",
+    "Immunization",
+    "AllergyIntolerance",
+    "Device",
+    "DiagnosticReport",
+    "DocumentReference",
+    "Specimen",
+):
     case("Q-MODIFIER", kind, **MODIFIER)
 for kind in ("Encounter", "Coverage", "ImagingStudy", "AdverseEvent"):
     case("Q-MODIFIER", kind, **MODIFIER)
@@ -109,7 +159,11 @@ for kind in ("Patient", "Practitioner", "PractitionerRole", "Organization", "Loc
 case("Q-MODIFIER", "Condition", implicitRules="http://example.org/rules")
 # outcomes of `unmapped` and the reasons of the DICOM folder have their tests there
 DICOM = {"X-NOT-DICOM", "X-DICOMDIR", "X-OTHER-ISSUER", "M-DICOM-DUPLICATE"}
-OURS = [row["code"] for row in table("explanations", "reasons.csv") if row["code"][:2] in ("X-", "M-") and row["code"] not in DICOM]
+OURS = [
+    row["code"]
+    for row in table("explanations", "reasons.csv")
+    if row["code"][:2] in ("X-", "M-") and row["code"] not in DICOM
+]
 OURS += ["Q-MODIFIER", "Q-DATE"]
 
 
@@ -120,7 +174,14 @@ def without_nulls(value: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def slice_(tmp_path_factory: pytest.TempPathFactory) -> Slice:
     needed = [patient(), {"resourceType": "Patient", "id": "unborn"}, {"resourceType": "Practitioner", "id": "staff"}]
-    needed.append(resource("MedicationRequest", "uses", medicationCodeableConcept=None, medicationReference={"reference": f"Medication/{MEDICATION}"}))
+    needed.append(
+        resource(
+            "MedicationRequest",
+            "uses",
+            medicationCodeableConcept=None,
+            medicationReference={"reference": f"Medication/{MEDICATION}"},
+        )
+    )
     resources = [*needed, *(one for one, _ in CASES.values())]
     return mapped(tmp_path_factory.mktemp("reasons"), map(without_nulls, resources))
 

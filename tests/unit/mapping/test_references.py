@@ -3,6 +3,7 @@
 import duckdb
 import pytest
 
+from omop_etl.mapping.codesets import literal
 from omop_etl.mapping.identity import MASK, resource_hash
 from omop_etl.mapping.sql import statements
 
@@ -41,12 +42,12 @@ def connection() -> duckdb.DuckDBPyConnection:
     ],
 )
 def test_reference(connection: duckdb.DuckDBPyConnection, text: str | None, identity: str | None) -> None:
-    found = connection.execute("SELECT reference_key($1, 'Patient')", [text]).fetchone()
+    found = connection.execute(f"SELECT reference_key({literal(text)}::VARCHAR, 'Patient')").fetchone()
     assert found == (None if identity is None else resource_hash("here", "Patient", identity),)
 
 
 def test_a_provider_is_a_practitioner_or_a_role(connection: duckdb.DuckDBPyConnection) -> None:
     for kind in ("Practitioner", "PractitionerRole"):
-        found = connection.execute("SELECT provider_key($1)", [f"{kind}/1"]).fetchone()
+        found = connection.execute(f"SELECT provider_key('{kind}/1')").fetchone()
         assert found == (resource_hash("here", kind, "1"),)
     assert connection.execute("SELECT provider_key('Organization/1')").fetchone() == (None,)
