@@ -5,10 +5,11 @@ choices(sql, name) -> [comment]             the comments that led to a column, a
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # a comment, a text, a quoted name, a bracket, a comma, a word, anything else
 _PIECE = re.compile(r"--[^\n]*|'(?:[^']|'')*'|\"[^\"]*\"|[()\[\]{},]|\w+|\s+|.", re.DOTALL)
+_END = frozenset(["FROM", "WHERE", "GROUP", "HAVING", "QUALIFY", "ORDER", "LIMIT", "UNION"])
 _ALIAS = re.compile(r"\sAS\s+\"?(\w+)\"?$", re.IGNORECASE)
 _WORD = re.compile(r"\b(?:[a-z]+\.)?[a-z_]+\b")
 _LAST = re.compile(r"\"?(\w+)\"?$")
@@ -25,49 +26,50 @@ class Clause:
 
 def clauses(sql: str) -> tuple[str, list[Clause]]:
     """The comment above a SELECT, and its columns in order."""
-    title, found = [], list[Clause]()
-    words: list[str] = []
-    comments: list[str] = []
+    title: list[str] = []
+    found: list[Clause] = []
+    here: list[str] = []
     depth, inside = 0, False
     for piece in _PIECE.findall(sql):
-        if piece.startswith("--"):
-            note = piece.removeprefix("--").strip()
-            if not inside:
-                title.append(note)
-            elif found and not "".join(words).strip() and not _new_line(words):
-                found[-1] = Clause(found[-1].name, found[-1].expression, f"{found[-1].comment} {note}".strip())
-            else:
-                comments.append(note)
-            continue
+        comment = piece.startswith("--")
         if not inside:
+            title += [_text(piece)] if comment else []
             inside = piece.upper() == "SELECT"
             continue
-        depth += (piece in "([{") - (piece in ")]}")
-        if depth < 0:
-            break
-        if depth == 0 and (piece == "," or piece.upper() == "FROM"):
-            found.append(_clause(words, comments))
-            words, comments = [], []
-            if piece != ",":
-                return " ".join(title), found
+        if comment and found and not "".join(here).strip() and "\n" not in "".join(here):
+            # behind the comma, on the line of the column before
+            found[-1] = replace(found[-1], comment=f"{found[-1].comment} {_text(piece)}".strip())
             continue
-        words.append(piece)
-    if "".join(words).strip():
-        found.append(_clause(words, comments))
-    return " ".join(title), found
+        depth += (piece in "([{") - (piece in ")]}")
+        if depth < 0 or (depth == 0 and piece.upper() in _END):
+            break
+        if depth == 0 and piece == ",":
+            found.append(_clause(here))
+            here = []
+        else:
+            here.append(piece)
+    return " ".join(title), [*found, _clause(_without_tail(here))] if "".join(here).strip() else found
 
 
-def _new_line(words: list[str]) -> bool:
-    return any("\n" in word for word in words)
+def _text(comment: str) -> str:
+    return comment.removeprefix("--").strip()
 
 
-def _clause(words: list[str], comments: list[str]) -> Clause:
-    whole = " ".join("".join(words).split())
+def _without_tail(pieces: list[str]) -> list[str]:
+    """The last column without the comments on lines below it: they speak of what follows."""
+    last = max((n for n, piece in enumerate(pieces) if piece.strip() and not piece.startswith("--")), default=-1)
+    end = next((n for n, piece in enumerate(pieces) if n > last and "\n" in piece), len(pieces))
+    return pieces[:end]
+
+
+def _clause(pieces: list[str]) -> Clause:
+    whole = " ".join("".join(piece for piece in pieces if not piece.startswith("--")).split())
+    comment = " ".join(_text(piece) for piece in pieces if piece.startswith("--"))
     alias = _ALIAS.search(whole)
     if alias:
-        return Clause(alias.group(1), whole[: alias.start()].strip(), " ".join(comments))
+        return Clause(alias.group(1), whole[: alias.start()].strip(), comment)
     last = _LAST.search(whole)
-    return Clause(last.group(1) if last else "", whole, " ".join(comments))
+    return Clause(last.group(1) if last else "", whole, comment)
 
 
 def every_clause(sql: str) -> dict[str, list[Clause]]:

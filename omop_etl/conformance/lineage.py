@@ -22,7 +22,7 @@ from omop_etl.conformance import capabilities
 from omop_etl.conformance.clauses import choices
 from omop_etl.conformance.elements import known
 from omop_etl.conformance.flow import EVENT, Column, Flow, Resource, Source, Table, Written, domain_tables, flow
-from omop_etl.conformance.left_out import FILE, Account, accounts, left_out, parts, why
+from omop_etl.conformance.left_out import ANY, FILE, Account, accounts, left_out, parts, why
 from omop_etl.conformance.queries import Origin
 
 COLUMNS_PAGE = Path("docs/lineage/omop-columns.md")
@@ -30,6 +30,9 @@ ELEMENTS_PAGE = Path("docs/lineage/fhir-elements.md")
 LOSSES_PAGE = Path("docs/conformance/losses.md")
 MANIFEST = Path("docs/conformance/manifest.json")
 Cells = tuple[str, str, str]
+# how the page names what every part of a resource has, said once
+PART = "*any part*"
+_IN_EVERY_PART = frozenset(["id", "extension", "modifierExtension"])
 # columns of a record that only serve the steps between the SQL files
 _INNER = frozenset(
     ["code_no", "value_no", "unit_no", "route_no", "site_no", "kind_no", "discriminator", "cdm_table", "exclusion"]
@@ -277,7 +280,8 @@ def _elements_page(found: Flow) -> str:
 def _common(rows: Mapping[str, Sequence[Cells]]) -> list[Cells]:
     """The rows that most resource types share."""
     counts = Counter(cells for listed in rows.values() for cells in dict.fromkeys(listed))
-    return [cells for cells, count in counts.items() if count > len(rows) / 2]
+    shared = [cells for cells, count in counts.items() if count > len(rows) / 2 or cells[0].startswith(PART)]
+    return sorted(shared, key=lambda cells: cells[0].startswith(PART))
 
 
 def _resource_section(found: Flow, resource: Resource, rows: Sequence[Cells]) -> list[str]:
@@ -295,7 +299,9 @@ def _resource_section(found: Flow, resource: Resource, rows: Sequence[Cells]) ->
 
 def _account_rows(found: Flow, resource: Resource, one: Account) -> Iterator[Cells]:
     if not one.used:
-        yield one.path, "", f"*left out* – {why(one.reason)}"
+        above, dot, name = one.path.rpartition(".")
+        generic = one.reason is not None and one.reason.key[0] == ANY and name in _IN_EVERY_PART
+        yield f"{PART}.{name}" if dot and above and generic else one.path, "", f"*left out* – {why(one.reason)}"
         return
     labels: dict[str, set[Origin]] = {}
     for origin in one.used:

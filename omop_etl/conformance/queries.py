@@ -175,8 +175,9 @@ class _Query:
         checks = case.get("case_checks", ())
         for check in checks:
             yield self.value(check["when_expr"]), self.value(check["then_expr"])
-        if "else_expr" in case:
-            yield merged(self.value(check["when_expr"]) for check in checks), self.value(case["else_expr"])
+        otherwise = self.value(case.get("else_expr"))
+        if otherwise != Trace():
+            yield merged(self.value(check["when_expr"]) for check in checks), otherwise
 
     def _closed(self, columns: dict[str, Trace], reasons: tuple[tuple[Trace, Trace], ...]) -> Relation:
         unknown = self.unknown.union(*(one.unknown for one in self.here.values()))
