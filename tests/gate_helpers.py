@@ -16,19 +16,28 @@ from tests.slices import write_slice, write_vocabulary
 one_process = pytest.mark.xdist_group("great-expectations")
 
 
+# one of each per process, whichever folder's tests ask first
+_MADE: dict[str, Path] = {}
+_VERDICTS: dict[str, Verdict] = {}
+
+
 @pytest.fixture(scope="session")
 def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A vocabulary folder that knows the concepts of the tiny slice."""
-    return write_vocabulary(tmp_path_factory.mktemp("vocabulary") / "athena")
+    if "vocabulary" not in _MADE:
+        _MADE["vocabulary"] = write_vocabulary(tmp_path_factory.mktemp("vocabulary") / "athena")
+    return _MADE["vocabulary"]
 
 
 @pytest.fixture(scope="session")
 def gated(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> tuple[Path, Path, Verdict]:
     """A clean slice and its gate folder, to be read only."""
-    home = tmp_path_factory.mktemp("gated")
-    write_slice(home / "slice")
-    verdict = gate(home / "slice", home / "gate", site="prova", vocabulary=vocabulary)
-    return home / "slice", home / "gate", verdict
+    if "gated" not in _MADE:
+        home = _MADE["gated"] = tmp_path_factory.mktemp("gated")
+        write_slice(home / "slice")
+        _VERDICTS["gated"] = gate(home / "slice", home / "gate", site="prova", vocabulary=vocabulary)
+    home = _MADE["gated"]
+    return home / "slice", home / "gate", _VERDICTS["gated"]
 
 
 def counted(slice_: Path, vocabulary: Path, rejects: Path | None = None) -> dict[str, Count]:
