@@ -16,7 +16,7 @@ $(STAMP): requirements.lock bootstrap.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: $(PYTHON) is not on the path (make PYTHON=...)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -24,7 +24,8 @@ demo: setup  ## synthetic hospitals in, a released cohort out, through the real 
 	$(BIN)/palmares demo --out demo
 
 test: setup  ## every test but the benchmarks
-	$(BIN)/python -m pytest -n auto --dist loadgroup -q
+	$(BIN)/python -m pytest -n auto --dist loadgroup -q tests/unit tests/spec tests/conformance tests/integration tests/dags
+	$(BIN)/python -m pytest -q tests/acceptance
 
 lint: setup  ## ruff, formatting, mypy
 	$(BIN)/ruff check .

@@ -95,9 +95,11 @@ def _table(rows: Sequence[Sequence[Any]], schema: "pyarrow.Schema", before: Path
     import pyarrow as pa
     from pyarrow import parquet
 
-    columns: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
-    arrays = [pa.array(list(values), field.type) for values, field in zip(columns, schema, strict=True)]
-    table = pa.Table.from_arrays(arrays, schema=schema)
+    table = schema.empty_table()
+    if rows:  # to make an array of Python values, pyarrow imports pandas: most deliveries need none
+        columns: list[Any] = list(zip(*rows, strict=True))
+        arrays = [pa.array(list(values), field.type) for values, field in zip(columns, schema, strict=True)]
+        table = pa.Table.from_arrays(arrays, schema=schema)
     if before is not None:
         table = pa.concat_tables([parquet.read_table(before, schema=schema), table])
     return table

@@ -7,10 +7,11 @@ The names, addresses and identifiers in it are invented words with digits; no re
 
 import argparse
 import datetime
-import json
 import random
 import uuid
 from pathlib import Path
+
+import orjson
 
 LOINC, SNOMED = "http://loinc.org", "http://snomed.info/sct"
 LABS = [
@@ -325,8 +326,8 @@ def generate(out: Path, size: int, *, mixed: bool = False, seed: int = 7) -> int
                 return count
             name = "mixed" if mixed else kind
             if name not in files:
-                files[name] = (out / f"{name}.ndjson").open("w", encoding="utf-8")
-            written += files[name].write(json.dumps(resource, separators=(",", ":")) + "\n")
+                files[name] = (out / f"{name}.ndjson").open("wb")
+            written += files[name].write(orjson.dumps(resource, option=orjson.OPT_APPEND_NEWLINE))
             count += 1
     finally:
         for file in files.values():
