@@ -80,7 +80,7 @@ def _told(found: Flow) -> list[str]:
 def _labels(resource: Resource, origins: Iterable[Origin]) -> list[str]:
     """Elements in FHIR's order, shortened where their parts say the same."""
     names = resource.elements(origins, shown=True)
-    return sorted(names - {"id"} or names, key=lambda name: _place(resource, name.split(" ")[0]))
+    return sorted(names - {"id"} or names, key=lambda name: (_place(resource, name.split(" ")[0]), name))
 
 
 def _place(resource: Resource, path: str) -> tuple[int, ...]:
@@ -184,7 +184,7 @@ def _feeds(found: Flow, one: Table, column: Column) -> str:
         by_type.setdefault(each.written.resource, []).append(each)
     for type_, sources in by_type.items():
         for where in sorted(
-            {origin.relation for each in sources for origin in each.origins}, key=lambda name: name != type_
+            {origin.relation for each in sources for origin in each.origins}, key=lambda name: (name != type_, name)
         ):
             origins = [origin for each in sources for origin in each.origins if origin.relation == where]
             if where not in found.resources:
@@ -465,7 +465,7 @@ def _firsts(found: Flow) -> list[str]:
             if reading.first and not reading.which and not reading.only_there:
                 taken |= {path for path in reading.elements() if _repeats(name, path)}
         if taken:
-            lines.append(_row(name, _short(sorted(taken, key=lambda path: _place(resource, path)))))
+            lines.append(_row(name, _short(sorted(taken, key=lambda path: (_place(resource, path), path)))))
     return lines
 
 
@@ -501,7 +501,9 @@ def _lost_in(found: Flow, resource: Resource, to: Table) -> list[str]:
             elif any(column in other.reads for other in others):
                 had |= resource.elements(traced.origins)
         gone |= had - kept
-    return sorted((path for path in gone if not path.startswith("meta.")), key=lambda path: _place(resource, path))
+    return sorted(
+        (path for path in gone if not path.startswith("meta.")), key=lambda path: (_place(resource, path), path)
+    )
 
 
 def _cuts(found: Flow) -> list[str]:

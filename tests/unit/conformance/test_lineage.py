@@ -1,8 +1,11 @@
 """Each FHIR element is used or left out with a reason, each OMOP column has its line, and the pages say what the SQL says."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +22,7 @@ from omop_etl.conformance.left_out import accounts, left_out, parts, problems
 from omop_etl.conformance.lineage import COLUMNS_PAGE, ELEMENTS_PAGE, LOSSES_PAGE, MANIFEST, PART, generated
 from omop_etl.mapping.recipes import cdm_selects, recipes
 
+ROOT = Path(__file__).resolve().parents[3]
 Edit = Callable[[str, str, str], None]
 
 
@@ -288,6 +292,22 @@ def test_the_pages_are_the_same_each_time_fast_and_of_no_machine(pages: dict[Pat
     for path, text in pages.items():
         assert text.endswith("\n") and not re.search(r"(?<![\w.])/(?:work|tmp|farm|home)/", text), path
         assert "no reason is given" not in text and "Not followed" not in text
+
+
+def test_the_pages_do_not_lean_on_the_order_of_sets(pages: dict[Path, str]) -> None:
+    program = (
+        "import json; from omop_etl.conformance.lineage import generated; print(json.dumps(list(generated().values())))"
+    )
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert json.loads(done.stdout) == list(pages.values())
 
 
 def test_every_row_of_a_table_has_the_cells_of_its_head(pages: dict[Path, str]) -> None:
