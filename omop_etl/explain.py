@@ -26,6 +26,10 @@ def explanations() -> dict[str, dict[str, str]]:
 def explanation(code: str) -> dict[str, str]:
     """What this number means and what to do about it. Raises E-EXPLAIN-01 when there is none."""
     known = explanations()
+    if code.startswith("G-") and code not in known:  # a check generated from the CDM facts
+        from omop_etl.gates import explain
+
+        return {"code": code, "meaning": str(explain(code))}
     if code not in known:
         raise PalmaresError("E-EXPLAIN-01", code)
     return {"code": code} | known[code]
