@@ -1,4 +1,4 @@
--- What this slice is made of.
+-- What this slice is made of. Both dates are required: a delivery without any date has no row.
 SELECT
     left(site_name(), 255) AS cdm_source_name,
     left(site(), 25) AS cdm_source_abbreviation,
@@ -13,4 +13,4 @@ SELECT
     -- OMOP CDM Version 5.4.2
     705800 AS cdm_version_concept_id,
     left(vocabulary_release(), 20) AS vocabulary_version
-
+WHERE extracted_to() IS NOT NULL

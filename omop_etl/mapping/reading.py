@@ -6,19 +6,21 @@ again. So the fate of a resource does not depend on its neighbours.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
 import orjson
 
+from fhir_adapters import partial_dates
 from fhir_adapters.landing import DELETED_SQL, LAST_UPDATED_SQL, VERSION_NUMBER_SQL, Shard
 from fhir_adapters.landing.careful import Suspect, explain_shards
 from fhir_adapters.views import CompiledView, compile_view, read_shards
 from omop_etl.mapping.codes import coded_elements
 from omop_etl.mapping.codesets import literal
 from omop_etl.mapping.recipes import Recipe
+from omop_etl.mapping.workers import side_by_side
 
 # the characters of FHIR's datatype id; the careful lane judges others
 _FIT_ID = r"regexp_full_match(id, '[A-Za-z0-9\-.]{1,64}')"
@@ -39,7 +41,21 @@ _BARE = {
     ],
 }
 # VERSION_ORDER_SQL of landing says md5 of the line; what was read of the line decides as well where only that is in sight
+_AT_ONCE = 4
 _NEWEST = "last_updated DESC NULLS LAST, version_number DESC NULLS LAST, delivery DESC, md5(s::VARCHAR) DESC"
+
+
+@dataclass(frozen=True)
+class _Task:
+    """All shards of one type: its stage table, the view it is read by, and the SELECT over the view's rows."""
+
+    stage: str
+    resource_type: str
+    view: CompiledView
+    select: str
+    places: list[tuple[int, Path]]  # delivery, file
+    bytes: int
+    recipe: Recipe | None
 
 
 @dataclass
@@ -54,65 +70,79 @@ class Reader:
     columns: dict[str, list[str]] = field(default_factory=dict)  # stage table → its columns
     types: dict[str, str] = field(default_factory=dict)  # stage table of a type → the type
 
-    def prepare(self) -> None:
-        """Create `quarantine` and `deleted` from what landing wrote."""
+    def read(self, shards: Sequence[Shard], recipes: Mapping[str, Recipe]) -> None:
+        """Fill a stage table for each type, and the tables below it, from the shards; `quarantine` and `deleted` from landing."""
         for name in ("quarantine", "deleted"):
             path = literal(str(self.folder / f"{name}.parquet"))
             self.connection.execute(f"CREATE TABLE {name} AS SELECT * FROM read_parquet({path})")
+        grouped: dict[str, list[Shard]] = defaultdict(list)
+        for shard in shards:
+            if shard.bytes:  # an empty file is no shard
+                grouped[shard.resource_type].append(shard)
+        tasks = [self._task(kind, these, recipes.get(kind)) for kind, these in sorted(grouped.items())]
+        # the largest first, so that the others fill what it leaves idle
+        tasks.sort(key=lambda task: -task.bytes)
+        good = side_by_side(self.connection, partial_dates.MACROS, self._fast, tasks, at_once=_AT_ONCE)
+        for task, done in zip(tasks, good, strict=True):
+            if not done:
+                self._load(self.connection, task, self._careful(task), fit="true")
+                self._finish(self.connection, task)
 
-    def read(self, recipe: Recipe, shards: Sequence[Shard]) -> None:
-        """Fill `stage_<name>` and the tables below it from the shards of this type."""
-        lists = sorted({row["list"] for row in coded_elements() if row["stage"] == recipe.stage})
-        keys = "".join(f", list_key({name}_codings) AS {name}_key" for name in lists)
-        body = recipe.read
-        if not body.startswith("SELECT\n"):
-            raise ValueError(f"events/{recipe.stage}.sql: the section read must begin with SELECT")
-        select = f"SELECT *{keys} FROM (SELECT {_HEAD}, {body.removeprefix('SELECT')})"
-        self._fill(recipe.view, recipe.stage, recipe.resource_type, select, shards)
-        for table, sql in recipe.below():
-            self.connection.execute(
-                f"CREATE OR REPLACE TEMP VIEW stage AS SELECT * FROM stage_{recipe.stage} WHERE reason IS NULL"
-            )
-            self.connection.execute(f"CREATE TABLE stage_{table} AS {sql}")
-            self._note(table)
-
-    def read_bare(self, resource_type: str, shards: Sequence[Shard]) -> None:
-        """Fill `stage_<type>` with no more than who is there, for a type that has no home in OMOP."""
-        select = f"SELECT {_HEAD}, 'X-NO-TARGET' AS reason FROM flat"
-        self._fill({**_BARE, "resource": resource_type}, resource_type.lower(), resource_type, select, shards)
-
-    def _fill(self, view: dict, stage: str, resource_type: str, select: str, shards: Sequence[Shard]) -> None:
-        compiled = compile_view(view)
+    def _task(self, resource_type: str, shards: Sequence[Shard], recipe: Recipe | None) -> _Task:
         places = [(shard.delivery, shard.place(self.folder)) for shard in shards]
-        try:
-            self._load(compiled, stage, select, places, fit=_FIT_ID)
-        except duckdb.InvalidInputException:
-            # DuckDB's own words may show a value: they go no further
-            places = self._careful(compiled.columns, resource_type, places)
-            self._load(compiled, stage, select, places, fit="true")
+        if recipe is None:
+            stage, view = resource_type.lower(), compile_view({**_BARE, "resource": resource_type})
+            select = f"SELECT {_HEAD}, 'X-NO-TARGET' AS reason FROM flat"
+        else:
+            stage, view = recipe.stage, compile_view(recipe.view)
+            lists = sorted({row["list"] for row in coded_elements() if row["stage"] == stage})
+            keys = "".join(f", list_key({name}_codings) AS {name}_key" for name in lists)
+            if not recipe.read.startswith("SELECT\n"):
+                raise ValueError(f"events/{stage}.sql: the section read must begin with SELECT")
+            select = f"SELECT *{keys} FROM (SELECT {_HEAD}, {recipe.read.removeprefix('SELECT')})"
         self.types[stage] = resource_type
-        self._note(stage)
-        self._keep_newest(stage, resource_type)
+        return _Task(stage, resource_type, view, select, places, sum(shard.bytes for shard in shards), recipe)
 
-    def _load(self, compiled: CompiledView, stage: str, select: str, places: list[tuple[int, Path]], fit: str) -> None:
-        self.connection.execute(f"DROP TABLE IF EXISTS stage_{stage}")
+    def _fast(self, connection: duckdb.DuckDBPyConnection, task: _Task) -> bool:
+        """Read all shards of a type strictly; False when DuckDB refuses one. Its words may show a value: they go no further."""
+        try:
+            self._load(connection, task, task.places, fit=_FIT_ID)
+        except duckdb.InvalidInputException:
+            return False
+        self._finish(connection, task)
+        return True
+
+    def _load(
+        self, connection: duckdb.DuckDBPyConnection, task: _Task, places: Sequence[tuple[int, Path]], fit: str
+    ) -> None:
+        connection.execute(f"DROP TABLE IF EXISTS stage_{task.stage}")
         by_delivery: dict[int, list[Path]] = defaultdict(list)
         for delivery, place in places:
             by_delivery[delivery].append(place)
-        begin = f"CREATE TABLE stage_{stage} AS"
+        begin = f"CREATE TABLE stage_{task.stage} AS"
         for delivery, paths in by_delivery.items():
             source = (
-                f"(SELECT * FROM {read_shards(paths, compiled.columns)} WHERE CASE "
-                f"WHEN \"resourceType\" = {literal(compiled.resource)} AND {fit} THEN true ELSE error('careful') END)"
+                f"(SELECT * FROM {read_shards(paths, task.view.columns)} WHERE CASE "
+                f"WHEN \"resourceType\" = {literal(task.resource_type)} AND {fit} THEN true ELSE error('careful') END)"
             )
-            body = select.replace("{type}", literal(compiled.resource)).replace("{delivery}", str(delivery))
-            self.connection.execute(f"{begin} WITH flat AS ({compiled.sql(source)}) {body}")
-            begin = f"INSERT INTO stage_{stage}"
+            body = task.select.replace("{type}", literal(task.resource_type)).replace("{delivery}", str(delivery))
+            connection.execute(f"{begin} WITH flat AS ({task.view.sql(source)}) {body}")
+            begin = f"INSERT INTO stage_{task.stage}"
 
-    def _careful(
-        self, columns: dict[str, str], resource_type: str, places: list[tuple[int, Path]]
-    ) -> list[tuple[int, Path]]:
+    def _finish(self, connection: duckdb.DuckDBPyConnection, task: _Task) -> None:
+        """Keep the newest versions; make the tables below the resource."""
+        self._note(connection, task.stage)
+        self._keep_newest(connection, task.stage, task.resource_type)
+        for table, sql in task.recipe.below() if task.recipe else ():
+            connection.execute(
+                f"CREATE OR REPLACE TEMP VIEW stage AS SELECT * FROM stage_{task.stage} WHERE reason IS NULL"
+            )
+            connection.execute(f"CREATE TABLE stage_{table} AS {sql}")
+            self._note(connection, table)
+
+    def _careful(self, task: _Task) -> list[tuple[int, Path]]:
         """Quarantine the lines that cannot be read; the places where the others stand."""
+        columns, resource_type, places = task.view.columns, task.resource_type, list(task.places)
         suspects: list[tuple[int, Suspect]] = []
         for number, (_, place) in enumerate(places):
             if not self._strict(columns, resource_type, place):
@@ -149,36 +179,29 @@ class Reader:
         )
         file.unlink()
 
-    def _note(self, stage: str) -> None:
-        rows = self.connection.execute(f"SELECT column_name FROM (DESCRIBE stage_{stage})").fetchall()
+    def _note(self, connection: duckdb.DuckDBPyConnection, stage: str) -> None:
+        rows = connection.execute(f"SELECT column_name FROM (DESCRIBE stage_{stage})").fetchall()
         self.columns[stage] = [name for (name,) in rows]
 
-    def _keep_newest(self, stage: str, resource_type: str) -> None:
+    def _keep_newest(self, connection: duckdb.DuckDBPyConnection, stage: str, resource_type: str) -> None:
         """One row per id, the newest version; a deleted resource keeps its row and gets the reason."""
-        rows, keys = self._one(f"SELECT count(*), count(DISTINCT key) FROM stage_{stage}")
+
+        def one(sql: str) -> tuple:
+            row = connection.execute(sql).fetchone()
+            assert row is not None
+            return row
+
+        rows, keys = one(f"SELECT count(*), count(DISTINCT key) FROM stage_{stage}")
         if rows != keys:
-            self.connection.execute(
+            connection.execute(
                 f"DELETE FROM stage_{stage} WHERE rowid IN (SELECT rowid FROM ("
                 f"SELECT s.rowid, row_number() OVER (PARTITION BY key ORDER BY {_NEWEST}, s.rowid) AS place FROM stage_{stage} s "
                 f"WHERE key IN (SELECT key FROM stage_{stage} GROUP BY key HAVING count(*) > 1)) WHERE place > 1)"
             )
-        self.connection.execute(
-            f"UPDATE stage_{stage} SET reason = 'X-DELETED' WHERE rowid IN ("
-            f"SELECT v.rowid FROM stage_{stage} v JOIN (SELECT resource_key(resource_type, resource_id) AS key, delivery, "
-            f"{LAST_UPDATED_SQL.replace('last_updated_text', 'deleted_at')} AS deleted_at FROM deleted "
-            f"WHERE resource_type = {literal(resource_type)}) d ON d.key = v.key WHERE {DELETED_SQL})"
-        ) if self._one(f"SELECT count(*) FROM deleted WHERE resource_type = {literal(resource_type)}")[0] else None
-
-    def _one(self, sql: str) -> tuple:
-        row = self.connection.execute(sql).fetchone()
-        assert row is not None
-        return row
-
-
-def by_type(shards: Sequence[Shard]) -> Iterator[tuple[str, list[Shard]]]:
-    """The shards of each resource type, in the order of types; an empty file is no shard."""
-    grouped: dict[str, list[Shard]] = defaultdict(list)
-    for shard in shards:
-        if shard.bytes:
-            grouped[shard.resource_type].append(shard)
-    yield from sorted(grouped.items())
+        if one(f"SELECT count(*) FROM deleted WHERE resource_type = {literal(resource_type)}")[0]:
+            connection.execute(
+                f"UPDATE stage_{stage} SET reason = 'X-DELETED' WHERE rowid IN ("
+                f"SELECT v.rowid FROM stage_{stage} v JOIN (SELECT resource_key(resource_type, resource_id) AS key, delivery, "
+                f"{LAST_UPDATED_SQL.replace('last_updated_text', 'deleted_at')} AS deleted_at FROM deleted "
+                f"WHERE resource_type = {literal(resource_type)}) d ON d.key = v.key WHERE {DELETED_SQL})"
+            )

@@ -18,7 +18,7 @@ from omop_etl.cdm import CDM_VERSION
 from omop_etl.config import Site
 from omop_etl.mapping import codes, codesets, slice
 from omop_etl.mapping.codesets import literal
-from omop_etl.mapping.reading import Reader, by_type
+from omop_etl.mapping.reading import Reader
 from omop_etl.mapping.recipes import Recipe, recipes
 from omop_etl.mapping.rows import Rows
 from omop_etl.mapping.sql import statements
@@ -124,14 +124,9 @@ class Run:
         careful = self.work / "careful"
         careful.mkdir(exist_ok=True)
         reader = Reader(connection, self.shards, careful, self.jobs)
-        reader.prepare()
-        for resource_type, shards in by_type(manifest.shards):
-            if resource_type in known:
-                reader.read(known[resource_type], shards)
-            else:
-                reader.read_bare(resource_type, shards)
-            if self.strict and reader.foreign:
-                raise ForeignTypes
+        reader.read(manifest.shards, known)
+        if self.strict and reader.foreign:
+            raise ForeignTypes
         self._tell_extraction(connection, reader)
         return reader
 

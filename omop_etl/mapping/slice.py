@@ -2,10 +2,7 @@
 
 import csv
 import io
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
-from queue import SimpleQueue
 
 import duckdb
 
@@ -13,6 +10,7 @@ from fhir_adapters import partial_dates
 from omop_etl.cdm import duckdb_columns, tables
 from omop_etl.mapping.codesets import literal
 from omop_etl.mapping.recipes import cdm_selects
+from omop_etl.mapping.workers import side_by_side
 
 # CDM table → relation that its SELECT reads, and which of its rows: where each row of the slice comes from
 _FROM = {
@@ -78,23 +76,12 @@ def write_rows(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str,
     copies["ledger"] = (lines, folder / "ledger.parquet")
     copies["trace"] = ("SELECT * FROM written ORDER BY cdm_id, cdm_table", folder / "side" / "trace.parquet")
 
-    cursors: SimpleQueue[duckdb.DuckDBPyConnection] = SimpleQueue()
-
-    def write(name: str) -> int:
-        cursor = cursors.get()
-        try:
-            return _copy(cursor, *copies[name])
-        finally:
-            cursors.put(cursor)
-
     # the largest first
     names = sorted(copies, key=lambda name: name not in ("ledger", "trace", "measurement"))
-    with ExitStack() as stack, ThreadPoolExecutor(_WRITERS) as pool:
-        for _ in range(_WRITERS):
-            cursor = stack.enter_context(connection.cursor())
-            cursor.execute(partial_dates.MACROS)
-            cursors.put(cursor)
-        counts = dict(zip(names, pool.map(write, names), strict=True))
+    written = side_by_side(
+        connection, partial_dates.MACROS, lambda cursor, name: _copy(cursor, *copies[name]), names, at_once=_WRITERS
+    )
+    counts = dict(zip(names, written, strict=True))
     return {name: counts[name] for name in cdm_selects()}
 
 
