@@ -16,7 +16,9 @@ SELECT
         WHEN moment.value IS NOT NULL AND drug_exposure.drug_exposure_end_date = drug_exposure.drug_exposure_start_date
             THEN drug_exposure.drug_exposure_end_date
         -- else the CDM's required end is a stand-in (the day on which somebody last said that it was taken)
-    END AS known_end
+    END AS known_end,
+    drug_exposure.drug_exposure_id,
+    drug_exposure.stop_reason
 FROM drug_exposure
 LEFT JOIN concept_set AS drugs
     ON drugs.concept_id = drug_exposure.drug_concept_id
@@ -43,6 +45,9 @@ SELECT
         ELSE start_date
     END AS start_date,
     -- an end after the cut-off is not known at the cut-off
-    CASE WHEN known_end <= cut_off() THEN known_end END AS end_date
+    CASE WHEN known_end <= cut_off() THEN known_end END AS end_date,
+    drug_exposure_id,
+    -- the reason of a stop after the cut-off is not known at the cut-off either
+    CASE WHEN known_end <= cut_off() THEN stop_reason END AS stop_reason
 FROM drug_row
 LEFT JOIN advanced_disease USING (person_id);
