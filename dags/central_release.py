@@ -3,7 +3,8 @@
 Wakes when a hospital has submitted (asset `palmares_submissions`). Each submission is **received** in a task of its own:
 every file is held against its hash, and a bad one keeps that site's previous submission. The **warehouse** is then built
 anew beside the old one from every site in the intake and swapped in by rename, so that no reader ever sees a half state.
-From it come the **cohort** with its attrition table, and the released **datasets**.
+From it are **derived** the lines of therapy and the endpoints (eras and episodes go into the warehouse in the same way), and
+from both come the **cohort** with its attrition table, and the released **datasets**.
 
 - A submission that fails verification is reported by its task and stops nobody else.
 - Nothing is published unless the warehouse was built.

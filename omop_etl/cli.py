@@ -240,6 +240,32 @@ def build(
     _run("build", json, lambda _: run(slices, out))
 
 
+@app.command("derive", help=_text("derive", "palmares derive --warehouse warehouse.duckdb --out derived/"))
+def derive(
+    warehouse: Annotated[Path, typer.Option(help="A warehouse that `palmares build` wrote.")],
+    out: OutOption,
+    study: StudyOption = "palmares2",
+    cut_off: Annotated[str | None, typer.Option(help="YYYY-MM-DD; default: the study's.")] = None,
+    keep_warehouse: Annotated[
+        bool, typer.Option("--keep-warehouse", help="Write the folder only; leave the warehouse as it is.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    from datetime import date
+
+    from omop_etl.derive import derive as run
+
+    try:
+        day = date.fromisoformat(cut_off) if cut_off else None
+    except ValueError:
+        raise typer.BadParameter("a date as YYYY-MM-DD", param_hint="--cut-off") from None
+
+    def work(report: Progress) -> object:
+        return run(warehouse, out, study=study, cut_off=day, into_warehouse=not keep_warehouse, progress=report)
+
+    _run("derive", json, work)
+
+
 @app.command("cohort", help=_text("cohort", "palmares cohort --warehouse warehouse.duckdb --out cohort/"))
 def cohort(
     warehouse: Annotated[Path, typer.Option(help="A warehouse that `palmares build` wrote.")],

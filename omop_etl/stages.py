@@ -1,14 +1,14 @@
 """The data's way, stated once. Start reading here.
 
     hospital  source ─extract→ FHIR R4 ─land→ shards ─validate→ accepted ─map→ slice ─gate→ verdict ─submit→ submission
-    centre    submission ─receive→ intake ─build→ warehouse ─cohort→ attrition ─publish→ datasets
+    centre    submission ─receive→ intake ─build→ warehouse ─derive→ lines, endpoints ─cohort→ attrition ─publish→ datasets
 
 A stage goes from folder to folder; `SITE_STAGES` and `CENTRAL_STAGES` give their order, what each reads and writes, and
 the function that does it. The DAGs, the command line, the progress display and the docs are built from these two tuples.
 Below them stand the few lines that place each stage in a workspace:
 
     <home>/sites/<site>/{extracted/<n>-<kind>, landed, accepted, slice, gate, submission}
-    <home>/centre/{intake/<site>, warehouse.duckdb, cohort, release}
+    <home>/centre/{intake/<site>, warehouse.duckdb, derived, cohort, release}
     <home>/events.ndjson        one line per stage that began, ended or failed
 """
 
@@ -105,6 +105,13 @@ CENTRAL_STAGES = (
         "omop_etl.warehouse.build",
     ),
     Stage(
+        "derive",
+        "Derive eras, lines of therapy, progressions and endpoints, each with the rows it came from.",
+        "warehouse.duckdb",
+        "derived",
+        "omop_etl.derive.derive",
+    ),
+    Stage(
         "cohort",
         "Answer each eligibility criterion for each person; write the attrition table and picture.",
         "warehouse.duckdb",
@@ -160,6 +167,10 @@ class CentrePlace:
     @property
     def warehouse(self) -> Path:
         return self.folder / "warehouse.duckdb"
+
+    @property
+    def derived(self) -> Path:
+        return self.folder / "derived"
 
     @property
     def cohort(self) -> Path:
@@ -290,6 +301,13 @@ def build(centre: CentrePlace) -> dict[str, Any]:
 
     slices = sorted(path for path in centre.intake.glob("*") if path.is_dir() and not path.name.startswith("."))
     return _noted(centre.home, "build", "warehouse", lambda: run(slices, centre.warehouse))
+
+
+def derive(centre: CentrePlace, study: str) -> dict[str, Any]:
+    """Derive lines and endpoints by the study's rules; eras and episodes go into the warehouse too."""
+    from omop_etl.derive import derive as run
+
+    return _noted(centre.home, "derive", study, lambda: run(centre.warehouse, centre.derived, study=study))
 
 
 def cohort(centre: CentrePlace, study: str) -> dict[str, Any]:

@@ -1,0 +1,30 @@
+-- Patients: of a patient of two sites, the person at the initiating site stands for all that both sites know.
+CREATE TEMP TABLE member AS
+SELECT
+    person_id AS member_id,
+    -- as criterion 10: the earliest index initiates; then the earliest advanced diagnosis, the lowest site, the lowest person
+    first_value(person_id) OVER (
+        PARTITION BY patient_id
+        ORDER BY index_date NULLS LAST, advanced_date NULLS LAST, site, person_id
+    ) AS person_id
+FROM linked_person
+JOIN study_person USING (person_id)
+LEFT JOIN index_start USING (person_id)
+LEFT JOIN advanced_disease USING (person_id);
+
+CREATE TEMP TABLE patient AS
+SELECT
+    person_id, site, sex, advanced_date, index_date, index_drug, death_date, deaths_conflict, last_contact,
+    coalesce(death_date, never()) AS dies
+FROM (SELECT DISTINCT person_id FROM member)
+JOIN study_person USING (person_id)
+JOIN vital_status USING (person_id)
+LEFT JOIN advanced_disease USING (person_id)
+LEFT JOIN index_start USING (person_id);
+
+CREATE TEMP TABLE recorded_death AS
+SELECT member.person_id, min(death.person_id) AS source_id
+FROM death
+JOIN member ON member.member_id = death.person_id
+JOIN patient ON patient.person_id = member.person_id AND patient.death_date = death.death_date
+GROUP BY member.person_id;

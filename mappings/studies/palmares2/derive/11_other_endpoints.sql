@@ -1,0 +1,72 @@
+-- rwOS, TTD, TTNT, TTC: the first of what is asked for and death; else censored at the last day the patient is known to live.
+CREATE TEMP TABLE last_cdk46 AS
+SELECT
+    person_id,
+    CASE WHEN NOT bool_or(end_date IS NULL) THEN max(end_date) END AS day,
+    arg_max(drug_exposure_id, (end_date, drug_exposure_id)) AS source_id
+FROM line_drug
+JOIN follow_up USING (person_id, line_number)
+WHERE kind = 'cdk46'
+GROUP BY person_id;
+
+CREATE TEMP TABLE first_chemotherapy AS
+SELECT person_id, paramcd, min(given.start_date) AS day, arg_min(drug_exposure_id, (given.start_date, drug_exposure_id)) AS source_id
+FROM follow_up
+JOIN given USING (person_id)
+CROSS JOIN endpoint_rule AS rule
+WHERE rule.kind = 'chemotherapy'
+    AND given.start_date >= follow_up.start_date
+    AND (given.kind = 'chemotherapy' OR rule.adc_is_chemotherapy AND given.kind = 'antibody-drug-conjugate')
+GROUP BY ALL;
+
+CREATE TEMP TABLE first_of_next_line AS
+SELECT person_id, min(drug_exposure_id) AS source_id
+FROM follow_up
+JOIN given USING (person_id)
+WHERE given.start_date = follow_up.next_line
+GROUP BY ALL;
+
+CREATE TEMP TABLE other_endpoint AS
+WITH asked AS (
+    SELECT
+        rule.paramcd, rule.kind, follow_up.*,
+        CASE rule.kind
+            WHEN 'discontinuation' THEN last_cdk46.day
+            WHEN 'next-line' THEN follow_up.next_line
+            WHEN 'chemotherapy' THEN first_chemotherapy.day
+        END AS day,
+        CASE rule.kind
+            WHEN 'discontinuation' THEN last_cdk46.source_id
+            WHEN 'next-line' THEN first_of_next_line.source_id
+            WHEN 'chemotherapy' THEN first_chemotherapy.source_id
+        END AS day_id
+    FROM follow_up
+    CROSS JOIN endpoint_rule AS rule
+    LEFT JOIN last_cdk46 USING (person_id)
+    LEFT JOIN first_of_next_line USING (person_id)
+    LEFT JOIN first_chemotherapy ON first_chemotherapy.person_id = follow_up.person_id AND first_chemotherapy.paramcd = rule.paramcd
+    WHERE rule.kind IN ('death', 'discontinuation', 'next-line', 'chemotherapy')
+),
+answered AS (
+    SELECT
+        *,
+        CASE
+            -- a dose or a line on the day of death: death is what ended it
+            WHEN death_date <= coalesce(day, death_date) THEN 'death'
+            WHEN day IS NOT NULL THEN kind
+            ELSE 'end'
+        END AS what
+    FROM asked
+)
+SELECT
+    person_id, paramcd, line_number, start_date,
+    CASE what WHEN 'death' THEN death_date WHEN 'end' THEN last_contact ELSE day END AS end_date,
+    CASE WHEN what <> 'end' THEN what END AS evntdesc,
+    CASE WHEN what = 'end' THEN 'last-activity' END AS cnsdtdsc,
+    CASE
+        WHEN what = 'death' THEN 'death'
+        WHEN what = 'end' OR day_id IS NULL THEN NULL
+        ELSE 'drug_exposure'
+    END AS source_table,
+    CASE WHEN what = 'death' THEN death_id WHEN what <> 'end' THEN day_id END AS source_id
+FROM answered;
