@@ -9,7 +9,8 @@ WITH row AS (
         coalesce(one.line_class, class.line_class) AS line_class,
         coalesce(one.kind, class.kind) AS kind,
         study_drug.start_date,
-        greatest(study_drug.end_date, study_drug.start_date) AS stated_end,
+        -- an end before the start is an error; greatest() alone would take a missing end for the start
+        CASE WHEN study_drug.end_date IS NOT NULL THEN greatest(study_drug.end_date, study_drug.start_date) END AS stated_end,
         stop.reason AS stop_reason,
         coalesce(patient.death_date, patient.last_contact) AS last_contact
     FROM study_drug

@@ -21,13 +21,12 @@ WITH began AS (
     SELECT
         person_id, drug, line_class, kind, start_date AS day,
         max(end_date) AS end_date,
-        bool_or(end_date IS NULL) AS open,
-        max(end_date) FILTER (stop_reason = 'toxicity') AS toxicity_end
+        bool_or(end_date IS NULL) AS open
     FROM given
     GROUP BY ALL
 ),
 declared AS (
-    SELECT person_id, NULL, NULL, 'declared', day, NULL, FALSE, NULL, number FROM declaration WHERE counts
+    SELECT person_id, NULL, NULL, 'declared', day, NULL, FALSE, number FROM declaration WHERE counts
 ),
 known AS (
     SELECT
@@ -53,7 +52,7 @@ known AS (
         after AS (PARTITION BY person_id ORDER BY day_number RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)
 ),
 toxicity AS (
-    SELECT DISTINCT person_id, toxicity_end FROM began WHERE toxicity_end IS NOT NULL
+    SELECT DISTINCT person_id, end_date AS toxicity_end FROM given WHERE stop_reason = 'toxicity' AND end_date IS NOT NULL
 )
 SELECT
     known.person_id, known.day, known.drug, known.kind, known.declared,

@@ -97,7 +97,7 @@ SELECT
                 AND progression_day.day + beyond_progression_days() < coalesce(ended.end_date, never())
                 AND coalesce(progression_day.day < ended.next_start, TRUE)
         ) THEN 'beyond-progression' END,
-        CASE WHEN first_dropped + beyond_progression_days() < coalesce(end_date, never()) THEN 'dropped-drug' END,
+        CASE WHEN first_dropped < never() AND first_dropped + beyond_progression_days() < coalesce(end_date, never()) THEN 'dropped-drug' END,
         CASE WHEN by_declaration THEN 'declared' END,
         CASE WHEN unmapped_in_line.person_id IS NOT NULL THEN 'unmapped-drug' END
     ], lambda flag: flag IS NOT NULL) AS flags,

@@ -60,7 +60,7 @@ CREATE TEMP TABLE condition_era_row AS
 WITH occurrence AS (
     SELECT
         person_id, condition_concept_id AS concept_id, condition_start_date AS start_date,
-        least(greatest(coalesce(condition_end_date, condition_start_date + 1), condition_start_date), greatest(cut_off(), condition_start_date))
+        least(greatest(coalesce(condition_end_date, condition_start_date + 1), condition_start_date), cut_off())
             AS end_date
     FROM condition_occurrence
     WHERE condition_start_date <= cut_off() AND condition_concept_id <> 0
