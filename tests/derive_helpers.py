@@ -123,7 +123,7 @@ def _patient(events: list[Event], cut_off: date) -> Patient:
         drugs=drugs,
         assessments=tuple((_day(one.on), sets[one.event][2]) for one in known if sets[one.event][0] == "response"),
         death=death,
-        last_contact=min(last, death) if last and death else last,
+        last_contact=min(last, death) if last and death and not (index and death < index) else last,
         declared=tuple((_day(one.on), int(one.value)) for one in known if one.event == DECLARED),
         consent=min((_day(one.on) for one in known if one.event == CONSENT), default=None),
     )

@@ -7,7 +7,7 @@ drug classes and parameters come from the study's rules.
 
 import calendar
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from itertools import pairwise
 
@@ -44,6 +44,13 @@ class Patient:
     last_contact: date | None = None
     declared: tuple[tuple[date, int], ...] = ()
     consent: date | None = None
+    in_doubt: str | None = None  # why the day of death cannot be believed: then it ends nothing
+
+    def believed(self) -> "Patient":
+        """The patient without a death that is in doubt: one before day 0, or on which the sites disagree."""
+        if self.death and self.index and self.death < self.index:
+            return replace(self, death=None, in_doubt="death-before-index")
+        return replace(self, death=None) if self.in_doubt else self
 
 
 @dataclass
@@ -123,6 +130,7 @@ def lines(patient: Patient, rules: Rules, *, with_declared: bool = True) -> list
     """The patient's lines. A line declared by the site wins; without `with_declared` the rule alone speaks."""
     if patient.advanced is None:
         return []
+    patient = patient.believed()
     drugs = antineoplastics(patient, rules)
     declared = [(day, number) for day, number in counting(patient)] if with_declared else []
     found: list[Line] = []
@@ -259,7 +267,7 @@ def _fill(line: Line, patient: Patient, drugs: list[Given], rules: Rules) -> Non
         line.drugs += [
             (drug, True)
             for drug in drugs
-            if drug.start < line.start and drug.drug_class in PARTNERS and drug.end and drug.end >= earliest
+            if drug.start < line.start and drug.drug_class in PARTNERS and (drug.end is None or drug.end >= earliest)
         ]
     ends = [drug.end for drug, _ in line.drugs]
     goes_on = None in ends
@@ -339,8 +347,9 @@ def _flags(
 
 # ---- Endpoints: day 0 is the index date
 def endpoints(patient: Patient, rules: Rules) -> list[Endpoint]:
-    """Every endpoint and variant of endpoints.csv; none where death lies before day 0."""
-    if patient.index is None or patient.last_contact is None or (patient.death and patient.death < patient.index):
+    """Every endpoint and variant of endpoints.csv; none where the day of death is in doubt."""
+    patient = patient.believed()
+    if patient.index is None or patient.last_contact is None or patient.in_doubt:
         return []
     found = []
     for rule in rules.endpoints:
@@ -457,6 +466,7 @@ def de_novo(patient: Patient, rules: Rules) -> bool | None:
 
 def resistance(patient: Patient, rules: Rules) -> str | None:
     """Primary, secondary or none; None where it cannot be told."""
+    patient = patient.believed()
     if patient.advanced is None:
         return None
     if _progressed_on_first_line(patient, rules):

@@ -24,9 +24,7 @@ LEFT JOIN (
     WHERE progression_day.day > patient.index_date
     GROUP BY person_id
 ) AS first_progression ON first_progression.person_id = patient.person_id
-WHERE patient.index_date IS NOT NULL
-    AND NOT patient.deaths_conflict
-    AND patient.dies >= patient.index_date;
+WHERE patient.index_date IS NOT NULL AND patient.in_doubt IS NULL;
 
 -- The end of progression follow-up, for each length of the gap: the last assessment before a gap, else the last one.
 CREATE TEMP TABLE assessed AS

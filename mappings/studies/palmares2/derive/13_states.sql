@@ -206,9 +206,8 @@ FROM (
     )
     UNION ALL
     SELECT
-        person_id, 'endpoints-withheld', CASE WHEN deaths_conflict THEN 'deaths-conflict' ELSE 'death-before-index' END,
-        NULL, index_date, 'death', source_id
+        person_id, 'endpoints-withheld', in_doubt, NULL, index_date, 'death', source_id
     FROM patient
     LEFT JOIN recorded_death USING (person_id)
-    WHERE index_date IS NOT NULL AND (deaths_conflict OR dies < index_date)
+    WHERE index_date IS NOT NULL AND in_doubt IS NOT NULL
 );
