@@ -21,18 +21,21 @@ def outcomes() -> dict[str, str]:
 
 
 def write_lines(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create `ledger` from `written_lines` (resource_type, resource_id, cdm_table, row_count, place), `no_row` and `quarantine`
-    (resource_type, resource_id, reason). `place` orders the lines."""
+    """Create the view `ledger` over `written_lines` (resource_type, resource_id, cdm_table, row_count, place), `no_row` and
+    `quarantine` (resource_type, resource_id, reason). `place` is the resource's key, which orders the lines."""
     known = outcomes()
     outcome = "CASE reason " + " ".join(f"WHEN '{code}' THEN '{word}'" for code, word in known.items()) + " END"
     left = f"resource_type, resource_id, {outcome} AS outcome, reason, NULL AS cdm_table, 0::BIGINT AS row_count"
     connection.execute(
-        "CREATE TABLE ledger AS SELECT resource_type, resource_id, 'written' AS outcome, NULL::VARCHAR AS reason, cdm_table, "
+        "CREATE VIEW ledger AS SELECT resource_type, resource_id, 'written' AS outcome, NULL::VARCHAR AS reason, cdm_table, "
         "row_count::BIGINT AS row_count, place FROM written_lines "
-        f"UNION ALL SELECT {left}, md5_number(concat_ws('/', resource_type, resource_id)) FROM no_row "
-        f"UNION ALL SELECT DISTINCT {left}, md5_number(concat_ws('/', resource_type, resource_id)) FROM quarantine"
+        f"UNION ALL SELECT {left}, resource_key(resource_type, coalesce(resource_id, '')) FROM no_row "
+        f"UNION ALL SELECT DISTINCT {left}, resource_key(resource_type, coalesce(resource_id, '')) FROM quarantine"
     )
-    unknown = connection.execute("SELECT DISTINCT reason FROM ledger WHERE outcome IS NULL ORDER BY 1").fetchall()
+    unknown = connection.execute(
+        "SELECT DISTINCT reason FROM (SELECT reason FROM no_row UNION ALL SELECT reason FROM quarantine) "
+        f"WHERE {outcome} IS NULL ORDER BY 1"
+    ).fetchall()
     if unknown:
         names = ", ".join(str(reason) for (reason,) in unknown)
         raise PalmaresError("E-BALANCE-01", "ledger", count=len(unknown), detail=f"reasons without an outcome: {names}")
@@ -48,7 +51,7 @@ def check(
     """
     found: dict[str, dict[str, int]] = {}
     for resource_type, outcome, count in connection.execute(
-        "SELECT resource_type, outcome, count(DISTINCT coalesce(resource_id, '')) FROM ledger GROUP BY ALL ORDER BY ALL"
+        "SELECT resource_type, outcome, count(DISTINCT place) FROM ledger GROUP BY ALL ORDER BY ALL"
     ).fetchall():
         found.setdefault(resource_type, {})[outcome] = count
     refused = dict(
@@ -77,8 +80,7 @@ def check(
                 "E-BALANCE-01", name, count=rows.get(name, 0) - written[name], detail="rows less rows in the ledger"
             )
     both = connection.execute(
-        "SELECT count(*) FROM no_row n SEMI JOIN (SELECT resource_type, resource_id FROM ledger WHERE outcome = 'written') w "
-        "ON w.resource_type = n.resource_type AND w.resource_id = n.resource_id"
+        "SELECT count(*) FROM no_row n SEMI JOIN written_lines w ON w.place = resource_key(n.resource_type, n.resource_id)"
     ).fetchone()
     if both is None or both[0]:
         raise PalmaresError(

@@ -12,7 +12,7 @@ import duckdb
 
 from omop_etl.cdm import tables
 from omop_etl.config import Site
-from omop_etl.mapping import MapResult, map_folder
+from omop_etl.mapping import MapResult, map_folder, origins
 
 SNOMED, LOINC, RXNORM = "http://snomed.info/sct", "http://loinc.org", "http://www.nlm.nih.gov/research/umls/rxnorm"
 ICD10CM, UCUM, CATEGORY = (
@@ -128,10 +128,16 @@ class Slice:
         names = [column[0] for column in answer.description or ()]
         return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 
+    def origins(self) -> list[dict[str, Any]]:
+        """Which resource each row comes from."""
+        names = ("cdm_table", "cdm_id", "resource_type", "resource_id")
+        rows = duckdb.connect().execute(f"SELECT {', '.join(names)} FROM {origins(self.folder)}").fetchall()
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
     def of(self, resource_type: str, identity: str) -> dict[str, list[dict[str, Any]]]:
         """CDM table → the rows that a resource wrote."""
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for line in self.rows("side/trace"):
+        for line in self.origins():
             if (line["resource_type"], line["resource_id"]) == (resource_type, identity):
                 table = line["cdm_table"]
                 key = "person_id" if table == "death" else f"{table}_id"

@@ -27,7 +27,6 @@ SELECT
     -- an unmapped code stays where its kind of observation is at home
     CASE WHEN has_number OR list_has_any(categories, ['laboratory', 'vital-signs']) THEN 'measurement' ELSE 'observation' END
         AS home_table,
-    identifies(code_codings) AS identifying,
     has_value,
     data_absent,
     coalesce(value_number, value_integer, value_numerator / nullif(value_denominator, 0)) AS value_as_number,
@@ -71,7 +70,6 @@ SELECT
     position,
     list_key(c.code.coding) AS code_key,
     c.code.coding AS code_codings,
-    identifies(c.code.coding) AS identifying,
     list_key(c.valueCodeableConcept.coding) AS value_key,
     c.valueCodeableConcept.coding AS value_codings,
     coalesce(
@@ -123,7 +121,7 @@ SELECT
     r.start_imputed,
     origin(r.reported, r.start_imputed, r.type_concept_id) AS type_concept_id,
     r.value_as_number,
-    CASE WHEN NOT r.identifying THEN r.value_as_string END AS value_as_string,
+    CASE WHEN c.identifying IS NOT TRUE THEN r.value_as_string END AS value_as_string,
     -- an answer that does not map is 0; where the code itself says a value ("Maps to value"), that
     coalesce(v.concept_id, r.value_boolean_concept_id, c.value_concept_id, CASE WHEN r.value_key IS NOT NULL THEN 0 END)
         AS value_as_concept_id,
@@ -158,12 +156,12 @@ SELECT
     r.start_imputed,
     origin(r.reported, r.start_imputed, r.type_concept_id) AS type_concept_id,
     s.value_as_number,
-    CASE WHEN NOT s.identifying THEN s.value_as_string END AS value_as_string,
+    CASE WHEN c.identifying IS NOT TRUE THEN s.value_as_string END AS value_as_string,
     coalesce(v.concept_id, s.value_boolean_concept_id, c.value_concept_id, CASE WHEN s.value_key IS NOT NULL THEN 0 END)
         AS value_as_concept_id,
     coalesce(
         v.source_value, CASE WHEN s.data_absent THEN coalesce(s.data_absent_code, 'unknown') END,
-        CASE WHEN NOT s.identifying THEN left(s.value_as_string, 50) END
+        CASE WHEN c.identifying IS NOT TRUE THEN left(s.value_as_string, 50) END
     ) AS value_source_value,
     v.code_no AS value_no,
     operator_concept(s.comparator) AS operator_concept_id,

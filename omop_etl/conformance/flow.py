@@ -318,6 +318,7 @@ def _beside(type_: str, stage: Relation, stages: Mapping[str, Relation], found: 
         if name in stage.columns:
             uses.setdefault(what, set()).update(stage.columns[name].origins)
     bare = {name: replace(one, columns={**one.columns, "reason": Trace()}) for name, one in stages.items()}
+    bare["choice"] = lookup("choice")
     for row in table("conformance", "losses.csv"):
         where = f"conformance/losses.csv: {row['loss']}"
         counted = _traced(found, where, f"SELECT 1 AS one FROM {row['rows']}", bare).decides.origins

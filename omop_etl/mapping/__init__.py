@@ -8,6 +8,7 @@ stands for a while in a folder beside `out`.
 
     map_site(site, shards, out)     a shards folder, as landing and validation write it
     map_folder(site, fhir, out)     any folder of FHIR: landed by reference first
+    origins(slice)                  which resource each row of a slice comes from
 """
 
 import shutil
@@ -22,8 +23,9 @@ from fhir_adapters.errors import PalmaresError, machine_errors
 from fhir_adapters.folders import whole_folder
 from fhir_adapters.processes import processors
 from omop_etl.config import Site
-from omop_etl.mapping.identity import MASK
+from omop_etl.mapping.identity import MASK, origins
 
+__all__ = ["MapResult", "Steps", "map_folder", "map_site", "origins"]
 MEMORY_LIMIT = "1200MB"  # of DuckDB; with what stands beside it the process stays below 2 GB
 Progress = Callable[[str], None]
 

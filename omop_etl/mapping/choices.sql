@@ -56,6 +56,7 @@ CREATE TABLE choice AS
 SELECT
     c.profile,
     c.list_key,
+    w.identifying,
     (row_number() OVER (ORDER BY c.profile, c.system, c.code, c.list_key, a.map_rank))::INTEGER AS code_no,
     row_number() OVER (PARTITION BY c.profile, c.list_key ORDER BY a.target_concept_id, a.value_concept_id) AS lowest,
     CASE WHEN a.map_rank = 1 THEN '' ELSE '/concept/' || concat_ws('/', a.target_concept_id, a.value_concept_id) END AS discriminator,
@@ -71,6 +72,10 @@ SELECT
     c.display,
     a.reason
 FROM chosen_coding c
+-- what it says may tell who it is about: a name, a number
+JOIN (
+    SELECT profile, list_key, coalesce(bool_or(identifying_code(code) = system), false) AS identifying FROM code_item GROUP BY ALL
+) w ON w.profile = c.profile AND w.list_key = c.list_key
 JOIN code_concept a ON a.system = c.system AND a.code = c.code
 LEFT JOIN domain_table d ON d.domain_id = a.target_domain_id AND a.target_concept_id > 0;
 

@@ -6,7 +6,9 @@ bits, at least 1: R and JavaScript read ids as doubles.
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import duckdb
 
@@ -26,6 +28,21 @@ def resource_hash(site: str, resource_type: str, logical_id: str, discriminator:
 def row_id(row_hash: int, mask: int = MASK) -> int:
     """The id of a row from its hash, where no other row has it."""
     return max(1, row_hash & mask)
+
+
+def origins(slice_: Path) -> str:
+    """A relation, as SQL, of where each row of a slice comes from: cdm_table, cdm_id, resource_type, resource_id.
+
+    Nearly every row has the id of its resource, which the ledger names; `side/trace.parquet` holds the others.
+    """
+    site = json.loads((slice_ / "manifest.json").read_text(encoding="utf-8"))["site"].replace("'", "''")
+    trace, ledger = (str(slice_ / name).replace("'", "''") for name in ("side/trace.parquet", "ledger.parquet"))
+    return (
+        f"(SELECT l.cdm_table, greatest(1, (md5_number('{site}|' || l.resource_type || '/' || l.resource_id) & {MASK}::UHUGEINT)::BIGINT) "
+        f"AS cdm_id, l.resource_type, l.resource_id FROM read_parquet('{ledger}') l ANTI JOIN read_parquet('{trace}') t "
+        "USING (cdm_table, resource_type, resource_id) WHERE l.outcome = 'written' "
+        f"UNION ALL SELECT cdm_table, cdm_id, resource_type, resource_id FROM read_parquet('{trace}'))"
+    )
 
 
 def _md5(text: str) -> int:

@@ -48,8 +48,6 @@ CREATE OR REPLACE MACRO first_category_type(resource, codes) AS coalesce(
     CASE WHEN len(codes) > 1 THEN coalesce(type_concept(resource, 'category', codes[2]), type_concept(resource, 'category', codes[3])) END,
     type_concept(resource, 'default', ''));
 CREATE OR REPLACE MACRO absent_without_row(code) AS coalesce(absent_row(code), 'yes') = 'no';
-CREATE OR REPLACE MACRO identifies(codings) AS coalesce(
-    identifying_code(codings[1].code) = codings[1].system OR identifying_code(codings[2].code) = codings[2].system, false);
 
 -- values
 CREATE OR REPLACE MACRO boolean_concept(value) AS boolean_value(value::VARCHAR);

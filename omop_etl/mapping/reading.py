@@ -20,7 +20,7 @@ from fhir_adapters.views import CompiledView, compile_view, read_shards
 from omop_etl.mapping.codes import coded_elements
 from omop_etl.mapping.codesets import literal
 from omop_etl.mapping.recipes import Recipe
-from omop_etl.mapping.workers import side_by_side
+from omop_etl.mapping.workers import AT_ONCE, side_by_side
 
 # the characters of FHIR's datatype id; the careful lane judges others
 _FIT_ID = r"regexp_full_match(id, '[A-Za-z0-9\-.]{1,64}')"
@@ -41,7 +41,6 @@ _BARE = {
     ],
 }
 # VERSION_ORDER_SQL of landing says md5 of the line; what was read of the line decides as well where only that is in sight
-_AT_ONCE = 4
 _NEWEST = "last_updated DESC NULLS LAST, version_number DESC NULLS LAST, delivery DESC, md5(s::VARCHAR) DESC"
 
 
@@ -82,7 +81,7 @@ class Reader:
         tasks = [self._task(kind, these, recipes.get(kind)) for kind, these in sorted(grouped.items())]
         # the largest first, so that the others fill what it leaves idle
         tasks.sort(key=lambda task: -task.bytes)
-        good = side_by_side(self.connection, partial_dates.MACROS, self._fast, tasks, at_once=_AT_ONCE)
+        good = side_by_side(self.connection, partial_dates.MACROS, self._fast, tasks, at_once=AT_ONCE)
         for task, done in zip(tasks, good, strict=True):
             if not done:
                 self._load(self.connection, task, self._careful(task), fit="true")

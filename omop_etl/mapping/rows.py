@@ -5,14 +5,16 @@ the hash of its identity; what else it holds is written in `mappings/events`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import duckdb
 
+from fhir_adapters import partial_dates
 from omop_etl.mapping.codes import offer
 from omop_etl.mapping.codesets import literal
 from omop_etl.mapping.identity import settle
 from omop_etl.mapping.recipes import Recipe, derived_rows
+from omop_etl.mapping.workers import AT_ONCE, side_by_side
 
 _PERSON_OF = """
 INSERT INTO person_of
@@ -219,22 +221,16 @@ class Rows:
         """Every clinical record, note, image and plan, linked to its person, visit and provider."""
         if self.has("medication"):
             self.run("INSERT INTO medication SELECT key, code_key FROM stage_medication WHERE reason IS NULL")
-        for recipe in self.recipes.values():
-            if not self.has(recipe.stage) or not any(recipe.parts(word) for word in _LINKED):
-                continue
+        kinds = [r for r in self.recipes.values() if self.has(r.stage) and any(r.parts(word) for word in _LINKED)]
+        # the largest first: a small type keeps one core busy, and there are more
+        kinds.sort(key=lambda recipe: -self._count(f"stage_{recipe.stage}"))
+
+        def make(cursor: duckdb.DuckDBPyConnection, recipe: Recipe) -> list[str]:
             progress(f"mapping {recipe.resource_type}")
-            self.stage(recipe)
-            self._include(recipe)
-            for word in _LINKED:
-                for sql in recipe.parts(word):
-                    self._link(word, recipe, sql)
-            if "medication_key" in self.columns[recipe.stage]:
-                self.run(
-                    "INSERT INTO medication_in_use SELECT medication_key FROM included WHERE medication_key IS NOT NULL"
-                )
-            if recipe.stage != "patient":
-                for sql in recipe.parts("death"):
-                    self.add("death_told", recipe, sql)
+            return replace(self, connection=cursor, events=[])._records_of(recipe)
+
+        made = side_by_side(self.connection, partial_dates.MACROS, make, kinds, at_once=AT_ONCE)
+        self.events = sorted(name for names in made for name in names)
         for table in ("row_note", "row_image", "row_payer_plan_period"):
             self._settle(table)
         settle(self.connection, self.events, self.mask, "cdm_table")
@@ -247,6 +243,22 @@ class Rows:
         )
         for name, sql in derived_rows().items():
             self.run(f"INSERT INTO row_{name} BY NAME SELECT *, person_id AS row_id FROM ({sql})")
+
+    def _records_of(self, recipe: Recipe) -> list[str]:
+        """The records of one resource type; the tables of events that they stand in."""
+        self.stage(recipe)
+        self._include(recipe)
+        for word in _LINKED:
+            for sql in recipe.parts(word):
+                self._link(word, recipe, sql)
+        if "medication_key" in self.columns[recipe.stage]:
+            self.run(
+                "INSERT INTO medication_in_use SELECT medication_key FROM included WHERE medication_key IS NOT NULL"
+            )
+        if recipe.stage != "patient":
+            for sql in recipe.parts("death"):
+                self.add("death_told", recipe, sql)
+        return self.events
 
     def _include(self, recipe: Recipe) -> None:
         """The view `included`: what was read and is not left out, with its links."""

@@ -160,11 +160,7 @@ class Run:
         self, connection: duckdb.DuckDBPyConnection, reader: Reader, known: dict[str, Recipe]
     ) -> dict[str, int]:
         """Fill `no_row`: each resource that wrote nothing, and why; resources read per type."""
-        wrote = dict(
-            connection.execute(
-                "SELECT resource_type, count(DISTINCT key) FROM event WHERE cdm_table IS NOT NULL GROUP BY 1"
-            ).fetchall()
-        )
+        wrote = dict(connection.execute("SELECT resource_type, count(*) FROM written_keys GROUP BY 1").fetchall())
         read: dict[str, int] = {}
         for stage, resource_type in reader.types.items():
             recipe = known.get(resource_type)

@@ -10,7 +10,7 @@ from fhir_adapters import partial_dates
 from omop_etl.cdm import duckdb_columns, tables
 from omop_etl.mapping.codesets import literal
 from omop_etl.mapping.recipes import cdm_selects
-from omop_etl.mapping.workers import side_by_side
+from omop_etl.mapping.workers import AT_ONCE, side_by_side
 
 # CDM table → relation that its SELECT reads, and which of its rows: where each row of the slice comes from
 _FROM = {
@@ -26,41 +26,53 @@ _FROM = {
     "death": ("row_death", "true"),
 }
 DERIVED = ("observation_period",)
-_WRITERS = 4
-_PARQUET = "(FORMAT parquet, COMPRESSION zstd)"
+# ids are hashes, which no level makes smaller
+_PARQUET = "(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
 
 
 def tell_origins(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create two views: `written` (cdm_table, cdm_id, resource_type, resource_id), where each row of the slice comes from, and
-    `written_lines` (resource_type, resource_id, cdm_table, row_count, place), the same per resource and table."""
+    """Create three views of where the rows of the slice come from.
+
+    `written`        cdm_table, cdm_id, resource_type, resource_id, own: whether the resource has one row there, with its own id
+    `written_lines`  resource_type, resource_id, cdm_table, row_count, place: the same per resource and table; place is the resource's key
+    `written_keys`   resource_type, key: each resource once that gave clinical records
+    """
     rows = []
     for name, (relation, which) in _FROM.items():
         key = "person_id" if name == "death" else "row_id"
         rows.append(
-            f"SELECT '{name}' AS cdm_table, {key} AS cdm_id, resource_type, resource_id FROM {relation} WHERE {which}"
+            f"SELECT '{name}' AS cdm_table, {key} AS cdm_id, resource_type, resource_id, "
+            f"resource_key(resource_type, resource_id) AS place FROM {relation} WHERE {which}"
         )
     others = " UNION ALL ".join(rows)
-    connection.execute(
-        "CREATE OR REPLACE VIEW written AS SELECT cdm_table, row_id AS cdm_id, resource_type, resource_id FROM event "
-        f"WHERE cdm_table IS NOT NULL UNION ALL {others}"
-    )
     # nearly every resource gives one row: only those that give more are counted together
     connection.execute(
         "CREATE TABLE several AS SELECT DISTINCT key FROM event WHERE hash <> key AND cdm_table IS NOT NULL"
     )
+    one = "event e ANTI JOIN several s ON s.key = e.key WHERE cdm_table IS NOT NULL"
+    more = "event e SEMI JOIN several s ON s.key = e.key WHERE cdm_table IS NOT NULL"
+    connection.execute(
+        "CREATE OR REPLACE VIEW written AS "
+        f"SELECT cdm_table, row_id AS cdm_id, resource_type, resource_id, row_id = id_of(key) AS own FROM {one} UNION ALL "
+        f"SELECT cdm_table, row_id, resource_type, resource_id, false FROM {more} UNION ALL "
+        "SELECT cdm_table, cdm_id, resource_type, resource_id, bool_and(cdm_id = id_of(place)) OVER (PARTITION BY cdm_table, place) "
+        f"FROM ({others})"
+    )
     connection.execute(
         "CREATE OR REPLACE VIEW written_lines AS "
-        "SELECT resource_type, resource_id, cdm_table, 1 AS row_count, key AS place FROM event e ANTI JOIN several s ON s.key = e.key "
-        "WHERE cdm_table IS NOT NULL UNION ALL "
-        "SELECT any_value(resource_type), any_value(resource_id), cdm_table, count(*), key FROM event e SEMI JOIN several s ON s.key = e.key "
-        "WHERE cdm_table IS NOT NULL GROUP BY key, cdm_table UNION ALL "
-        "SELECT resource_type, resource_id, cdm_table, count(*), md5_number(concat_ws('/', resource_type, resource_id)) "
-        f"FROM ({others}) GROUP BY resource_type, resource_id, cdm_table"
+        f"SELECT resource_type, resource_id, cdm_table, 1 AS row_count, key AS place FROM {one} UNION ALL "
+        f"SELECT any_value(resource_type), any_value(resource_id), cdm_table, count(*), key FROM {more} GROUP BY key, cdm_table UNION ALL "
+        f"SELECT resource_type, resource_id, cdm_table, count(*), place FROM ({others}) GROUP BY ALL"
+    )
+    connection.execute(
+        "CREATE OR REPLACE VIEW written_keys AS "
+        f"SELECT resource_type, key FROM {one} UNION ALL SELECT DISTINCT resource_type, key FROM {more}"
     )
 
 
 def write_rows(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]:
-    """Write every CDM table that mapping fills (all columns in CDM order, sorted by key), the ledger and the trace; table → rows.
+    """Write every CDM table that mapping fills (all columns in CDM order, sorted by key), the ledger and the trace of the
+    rows whose id is not their resource's own; table → rows.
 
     A sorted file is written by one thread, so several are written at a time.
     """
@@ -72,14 +84,15 @@ def write_rows(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str,
         order = tables()[name].primary_key or next(iter(duckdb_columns(name)))
         copies[name] = (f"SELECT {typed} FROM ({select}) ORDER BY {order}", folder / f"{name}.parquet")
     (folder / "side").mkdir()
-    lines = "SELECT * EXCLUDE (place) FROM ledger ORDER BY place, cdm_table, reason"
+    lines = "SELECT * EXCLUDE (place) FROM ledger ORDER BY place, resource_type, resource_id, cdm_table, reason"
     copies["ledger"] = (lines, folder / "ledger.parquet")
-    copies["trace"] = ("SELECT * FROM written ORDER BY cdm_id, cdm_table", folder / "side" / "trace.parquet")
+    others = "SELECT * EXCLUDE (own) FROM written WHERE NOT own ORDER BY cdm_table, cdm_id, resource_type, resource_id"
+    copies["trace"] = (others, folder / "side" / "trace.parquet")
 
     # the largest first
-    names = sorted(copies, key=lambda name: name not in ("ledger", "trace", "measurement"))
+    names = sorted(copies, key=lambda name: name not in ("ledger", "measurement"))
     written = side_by_side(
-        connection, partial_dates.MACROS, lambda cursor, name: _copy(cursor, *copies[name]), names, at_once=_WRITERS
+        connection, partial_dates.MACROS, lambda cursor, name: _copy(cursor, *copies[name]), names, at_once=AT_ONCE
     )
     counts = dict(zip(names, written, strict=True))
     return {name: counts[name] for name in cdm_selects()}

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import duckdb
 
+AT_ONCE = 4
 T = TypeVar("T")
 R = TypeVar("R")
 

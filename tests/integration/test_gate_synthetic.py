@@ -11,6 +11,7 @@ from omop_etl.config import load_site, site_ids
 from omop_etl.gates.counting import Count
 from omop_etl.gates.definitions import definitions, key_of
 from omop_etl.gates.slices import slice_tables
+from omop_etl.mapping import origins
 from omop_etl.synthetic import generate
 from tests.gate_helpers import broken, counted
 
@@ -67,7 +68,7 @@ def test_each_planted_defect_is_among_the_rejects_of_its_check(
     missed = []
     for site, kind, resource_type, resource_id, patient, code in planted:
         place = hospitals / "home" / "sites" / site
-        trace = f"'{place}/slice/side/trace.parquet'"
+        trace = origins(place / "slice")
         # the record itself, or for a check that counts persons any record of that person
         of_record = f"resource_type = '{resource_type}' AND resource_id = '{resource_id}'"
         of_person = f"resource_type = 'Patient' AND resource_id = '{patient or resource_id}'"
