@@ -46,3 +46,10 @@ def in_utc(day: date, hour: int, minute: int, zone: str) -> str:
     """The same instant written in UTC: its date text may be the day before or after the local day."""
     local = datetime(day.year, day.month, day.day, hour, minute, tzinfo=ZoneInfo(zone))
     return local.astimezone(ZoneInfo("UTC")).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def local_day(text: str, zone: str) -> date:
+    """The local day of a FHIR date or dateTime."""
+    if len(text) == 10:
+        return date.fromisoformat(text)
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(ZoneInfo(zone)).date()

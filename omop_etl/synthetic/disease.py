@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from itertools import accumulate
 from typing import Any
 
-from omop_etl.synthetic.dates import between, day_between, days_after
+from omop_etl.synthetic.dates import add_months, between, day_between, days_after
 from omop_etl.synthetic.model import Diagnosis, History, Operation, Segment
 from omop_etl.synthetic.parameters import Parameters
 
@@ -157,7 +157,8 @@ def _adjuvant_cdk46(history: History, advanced: date, rng: random.Random, parame
     # two years of adjuvant abemaciclib would be the norm; it ended early or in time, and always before the relapse
     start = advanced - timedelta(days=between(rng, 560, 800))
     end = start + timedelta(days=between(rng, 300, 520))
-    history.resistance = "secondary"
+    # ESO-ESMO: a relapse in the first two years of adjuvant ET is primary resistance
+    history.resistance = "primary" if advanced < add_months(start, 24) else "secondary"
     _adjuvant(history, start, advanced - timedelta(days=1), "progression", rng, parameters)
     drug = parameters["drug"]["abemaciclib"]
     history.segments.append(Segment("abemaciclib", start, end, drug["doses"][0], 0, "other"))

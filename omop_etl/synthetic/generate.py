@@ -10,11 +10,11 @@ from pathlib import Path
 
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.folders import whole_folder
-from omop_etl.synthetic.calibration import calibrate
+from omop_etl.synthetic.calibration import Calibration, calibrate
 from omop_etl.synthetic.hospital import Hospital, secret, write_hospital
-from omop_etl.synthetic.parameters import load
+from omop_etl.synthetic.parameters import Parameters, load
 from omop_etl.synthetic.plan import SitePlan, plan_sites
-from omop_etl.synthetic.truth import Rows, write_truth
+from omop_etl.synthetic.truth import Rows, join_pairs, true_hazards, write_truth
 from omop_etl.synthetic.write import write_key
 
 
@@ -65,7 +65,7 @@ def generate(
                 largest_first = sorted(arguments, key=lambda argument: -len(argument[0].registrations))
                 for future in [pool.submit(write_hospital, *argument) for argument in largest_first]:
                     _note(done, future.result(), progress)
-        return _finish(partial, plans, done, seed, dirty, parameters.sha256)
+        return _finish(partial, plans, done, seed, dirty, parameters, calibration)
 
 
 def _note(done: dict[str, Hospital], hospital: Hospital, progress: Callable[..., None] | None) -> None:
@@ -75,14 +75,21 @@ def _note(done: dict[str, Hospital], hospital: Hospital, progress: Callable[...,
 
 
 def _finish(
-    out: Path, plans: list[SitePlan], done: dict[str, Hospital], seed: int, dirty: bool, sha256: str
+    out: Path,
+    plans: list[SitePlan],
+    done: dict[str, Hospital],
+    seed: int,
+    dirty: bool,
+    parameters: Parameters,
+    calibration: Calibration,
 ) -> Synthetic:
     """Write the truth in the order of the sites, and what it was made with."""
     rows: Rows = {}
     for plan in plans:
         for name, more in done[plan.id].rows.items():
             rows.setdefault(name, []).extend(more)
-    counts = write_truth(out / "truth", rows)
+    join_pairs(rows)
+    counts = write_truth(out / "truth", rows, true_hazards(parameters, calibration))
     resources = {plan.id: dict(sorted(done[plan.id].resources.items())) for plan in plans}
     result = Synthetic(
         sites=len(plans),
@@ -95,7 +102,7 @@ def _finish(
         "format": 1,
         "seed": seed,
         "dirty": dirty,
-        "parameters_sha256": sha256,
+        "parameters_sha256": parameters.sha256,
         "rows": counts,
         "resources": resources,
         "eligible": result.eligible,

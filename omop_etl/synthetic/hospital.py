@@ -16,7 +16,7 @@ from omop_etl.synthetic.model import History
 from omop_etl.synthetic.parameters import Parameters
 from omop_etl.synthetic.people import Identity, identity, record_number
 from omop_etl.synthetic.plan import Registration, SitePlan
-from omop_etl.synthetic.records import Clerk
+from omop_etl.synthetic.records import Clerk, last_activity
 from omop_etl.synthetic.truth import Rows, truth_rows
 from omop_etl.synthetic.write import Files, write_code_maps, write_key, write_settings
 
@@ -78,7 +78,8 @@ def write_hospital(
         resources = list(record.resources())
         additions = spoiler.spoil(patient, resources)
         files.add(resources, additions, name=f"{patient.registration.number + 1:05}")
-        truth_rows(hospital.rows, plan, patient, record.contacts, parameters)
+        last = last_activity(resources, parameters["study"]["cut_off"], clerk.zone, patient.seen.death)
+        truth_rows(hospital.rows, plan, patient, record.contacts, last, parameters)
         study = archive.study(patient)
         if study:
             hospital.rows.setdefault("imaging", []).append({"site": plan.id, "patient": patient.pseudonym} | study)

@@ -2,17 +2,31 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 from typing import Any
 
 from omop_etl.synthetic.coding import Coder
-from omop_etl.synthetic.dates import at_time, between, days_after, in_utc
+from omop_etl.synthetic.dates import at_time, between, days_after, in_utc, local_day
 from omop_etl.synthetic.model import History, Operation, Sample, Segment
 from omop_etl.synthetic.parameters import Parameters
 from omop_etl.synthetic.plan import SitePlan
 
 Resource = dict[str, Any]
+
+
+def last_activity(resources: Iterable[Resource], cut_off: date, zone: str, death: date | None) -> date | None:
+    """The last local day, up to the cut-off and to death, on which the record says that something happened."""
+    stated: list[str | None] = []
+    for resource in resources:
+        for element in ("effectivePeriod", "period"):
+            period = resource.get(element, {})
+            stated += [period.get("start"), period.get("end")]
+        stated += [resource.get("effectiveDateTime"), resource.get("onsetDateTime"), resource.get("performedDateTime")]
+        stated.append(resource.get("performedPeriod", {}).get("start"))
+    days = [local_day(text, zone) for text in stated if isinstance(text, str) and len(text) >= 10 and text[4] == "-"]
+    last = max((day for day in days if day <= cut_off), default=None)
+    return min(last, death) if last and death else last
 
 
 class Clerk:

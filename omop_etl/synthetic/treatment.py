@@ -90,6 +90,7 @@ class Prescriber:
                 if day <= days_after(start, 13) or days_after(day, 14) >= far:
                     break
                 pause = between(rng, 7, 28) if not quiet and rng.random() < course["hold"] else 0
+                pause = min(pause, (far - day).days - 1)  # it is taken up again before it is stopped for good
                 self.give(drug, start, day - timedelta(days=1), line, None, step)
                 start, step = days_after(day, pause), step + 1
         self.give(drug, start, last, line, last_reason, step)

@@ -1,5 +1,6 @@
 """The truth beside the hospitals: what every later stage should find, stated from how the histories were built."""
 
+import json
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from omop_etl.synthetic.history import follow_up_day
+from omop_etl.synthetic.calibration import Calibration
+from omop_etl.synthetic.course_truth import true_endpoints, true_lines
+from omop_etl.synthetic.history import follow_up_day, known
 from omop_etl.synthetic.parameters import CRITERIA, Parameters
 from omop_etl.synthetic.people import accession_number
 from omop_etl.synthetic.plan import SitePlan
@@ -54,6 +57,8 @@ SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("assessment_gap_after", _DAY),
         ("death_date", _DAY),
         ("last_contact", _DAY),
+        ("last_activity", _DAY),
+        ("pair", _INT),
         ("extracted", _DAY),
         ("eligible", _FLAG),
     ],
@@ -88,6 +93,28 @@ SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("end_date", _DAY),
         ("drugs", _TEXT),
         ("end_reason", _TEXT),
+    ],
+    # as the protocol's rules have them at the cut-off, for patients whose course one site, or two that share a token, know
+    "study_lines": [
+        ("site", _TEXT),
+        ("patient", _TEXT),
+        ("line", _INT),
+        ("start_date", _DAY),
+        ("end_date", _DAY),
+        ("regimen", _TEXT),
+        ("drugs", _TEXT),
+        ("end_reason", _TEXT),
+    ],
+    "endpoints": [
+        ("site", _TEXT),
+        ("patient", _TEXT),
+        ("pair", _INT),
+        ("paramcd", _TEXT),
+        ("start_date", _DAY),
+        ("end_date", _DAY),
+        ("cnsr", _INT),
+        ("event", _TEXT),
+        ("censored", _TEXT),
     ],
     "progressions": [
         ("site", _TEXT),
@@ -149,9 +176,14 @@ SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
 
 
 def truth_rows(
-    rows: Rows, plan: SitePlan, patient: "Patient", contacts: Sequence[date], parameters: Parameters
+    rows: Rows,
+    plan: SitePlan,
+    patient: "Patient",
+    contacts: Sequence[date],
+    last_activity: date | None,
+    parameters: Parameters,
 ) -> None:
-    """Add what is true of one registration to `rows`."""
+    """Add what is true of one registration to `rows`. `last_activity` is the last day of its record up to the cut-off."""
     seen, whole = patient.seen, patient.whole
     key = {"site": plan.id, "patient": patient.pseudonym}
     answers = {name: seen.answers[name].split(" ", 1) for name in CRITERIA}
@@ -161,7 +193,9 @@ def truth_rows(
         rows.setdefault("eligibility", []).append(
             key | {"criterion": name, "answer": answer, "reason": reason, "eligible": eligible}
         )
-    rows.setdefault("patients", []).append(key | _patient_row(plan, patient, contacts, eligible, parameters))
+    row = _patient_row(plan, patient, contacts, eligible, parameters)
+    row |= {"last_activity": last_activity, "pair": patient.registration.pair}
+    rows.setdefault("patients", []).append(key | row)
     for place, sample in enumerate(seen.samples):
         rows.setdefault("samples", []).append(
             key
@@ -210,6 +244,63 @@ def truth_rows(
             }
         )
     _course_rows(rows, key, patient, plan.extracted)
+    _study_rows(rows, key, patient, last_activity, parameters)
+
+
+def _study_rows(
+    rows: Rows, key: dict[str, str], patient: "Patient", last_activity: date | None, parameters: Parameters
+) -> None:
+    """Lines and endpoints by the protocol's rules, at the cut-off. None for pairs that cannot be told to be one, or whose deaths
+    conflict; no endpoints where the record holds a wrong death."""
+    registration, cut_off = patient.registration, parameters["study"]["cut_off"]
+    if registration.kind is None:
+        known_then = known(patient.seen, date.min, cut_off)
+    elif (registration.kind, registration.role) == ("linked", "first"):
+        # what both sites know together
+        known_then = known(patient.whole, date.min, min(filter(None, (cut_off, patient.whole.lost))))
+    else:
+        return
+    if known_then.advanced is None or (known_then.index and known_then.index > cut_off):
+        return
+    lines = true_lines(known_then, parameters)
+    for line in lines:
+        rows.setdefault("study_lines", []).append(
+            key
+            | {
+                "line": line.number,
+                "start_date": line.start,
+                "end_date": line.end,
+                "regimen": "+".join(line.regimen),
+                "drugs": "+".join(line.drugs),
+                "end_reason": line.reason,
+            }
+        )
+    if patient.wrong_death or last_activity is None:
+        return
+    for one in true_endpoints(known_then, last_activity, parameters, lines):
+        rows.setdefault("endpoints", []).append(
+            key
+            | {
+                "pair": registration.pair,
+                "paramcd": one.paramcd,
+                "start_date": one.start,
+                "end_date": one.end,
+                "cnsr": int(one.event is None),
+                "event": one.event,
+                "censored": one.censored,
+            }
+        )
+
+
+def join_pairs(rows: Rows) -> None:
+    """Of one who was treated at two sites, follow-up is the union: alive as long as either site knows."""
+    last: dict[int, date] = {}
+    for row in rows.get("patients", []):
+        if row["pair"] is not None and row["last_activity"]:
+            last[row["pair"]] = max(row["last_activity"], last.get(row["pair"], date.min))
+    for row in rows.get("endpoints", []):
+        if row["pair"] is not None and row["censored"] == "last-activity":
+            row["end_date"] = last[row["pair"]]
 
 
 def _course_rows(rows: Rows, key: dict[str, str], patient: "Patient", extracted: date) -> None:
@@ -305,9 +396,35 @@ def first_cdk46(segments: Sequence[Any], advanced: date | None, parameters: Para
     return min(days, default=None) if advanced else None
 
 
-def write_truth(folder: Path, rows: Rows) -> dict[str, int]:
-    """One Parquet file per table, every one of them, sorted as the sites come. Returns the rows of each."""
+def true_hazards(parameters: Parameters, calibration: Calibration) -> dict[str, Any]:
+    """What an analysis of rwPFS has to recover, and what stands in its way: the planted confounding."""
+    course, table = parameters["course"], parameters["index_drug"]
+    return {
+        "endpoint": "RWPFS",
+        "model": "proportional hazards; Weibull baseline, time to the first progression or death from day 0",
+        "shape": course["shape"],
+        "scale_months": calibration.scale_months,
+        "least_days": course["least_rwpfs_days"],
+        "hazard_ratio": course["hazard_ratio"],
+        "reference": "palbociclib",
+        "confounding": {
+            "odds_of_the_drug": table["channelling"],
+            "availability_by_year": table["drift"],
+            "weight_of_the_drug": calibration.base,
+            "confounders": sorted(
+                {trait for odds in table["channelling"].values() for trait in odds} & set(course["hazard_ratio"])
+            ),
+            "channelled_without_effect": sorted(
+                {trait for odds in table["channelling"].values() for trait in odds} - set(course["hazard_ratio"])
+            ),
+        },
+    }
+
+
+def write_truth(folder: Path, rows: Rows, hazards: dict[str, Any]) -> dict[str, int]:
+    """One Parquet file per table, every one of them, sorted as the sites come, and hazards.json. Returns the rows of each."""
     folder.mkdir(parents=True)
+    (folder / "hazards.json").write_text(json.dumps(hazards, indent=1) + "\n", encoding="utf-8")
     for name, columns in SCHEMAS.items():
         table = pa.Table.from_pylist(rows.get(name, []), schema=pa.schema(columns))
         pq.write_table(table, folder / f"{name}.parquet")
