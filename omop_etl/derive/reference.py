@@ -372,9 +372,7 @@ def _endpoint(patient: Patient, rule: EndpointRule, rules: Rules) -> Endpoint | 
     if rule.kind == "beyond-progression":
         return beyond_progression(patient, line, next_line, rule, rules)
     if rule.kind == "discontinuation":
-        # the last CDK4/6 inhibitor dose
-        doses = [drug.end for drug, _ in line.drugs if drug.kind == "cdk46"] if line else [None]
-        day = None if None in doses or not doses else max(end for end in doses if end)
+        day = last_cdk46_dose(patient, of_patient, rules)
     elif rule.kind == "next-line":
         day = next_line
     elif rule.kind == "chemotherapy":
@@ -388,6 +386,23 @@ def _endpoint(patient: Patient, rule: EndpointRule, rules: Rules) -> Endpoint | 
     if day:
         return Endpoint(rule.paramcd, patient.index, day, rule.kind, None)
     return Endpoint(rule.paramcd, patient.index, patient.last_contact, None, "last-activity")
+
+
+def last_cdk46_dose(patient: Patient, of_patient: list[Line], rules: Rules) -> date | None:
+    """Of the CDK4/6 inhibitor of day 0, which is followed into every next line that it is carried into; None: still given."""
+    assert patient.index is not None
+    until = NEVER
+    for line in of_patient:
+        carried = any(drug.kind == "cdk46" and drug.start < line.start for drug, _ in line.drugs)
+        if line.start > patient.index and not carried:
+            until = line.start
+            break
+    doses = [
+        drug.end
+        for drug in antineoplastics(patient, rules)
+        if drug.kind == "cdk46" and patient.index <= drug.start < until
+    ]
+    return None if None in doses else max((end for end in doses if end), default=None)
 
 
 def after_day_0(patient: Patient) -> date | None:

@@ -148,7 +148,7 @@ def true_endpoints(
     doses = [
         segment
         for segment in history.segments
-        if table[segment.drug]["class"] == "cdk46" and index <= segment.start < (following or date.max)
+        if table[segment.drug]["class"] == "cdk46" and segment.start >= index  # it is given in the index regimen only
     ]
     last_dose = max(doses, key=lambda segment: segment.end or date.max)
     # the last day of one dose before the next is no stop

@@ -1,12 +1,25 @@
 -- rwOS, TTD, TTNT, TTC: the first of what is asked for and death; else censored at the last day the patient is known to live.
+
+-- The CDK4/6 inhibitor of day 0 is followed into every next line that it is carried into; one begun anew later is another.
+CREATE TEMP TABLE cdk46_until AS
+SELECT follow_up.person_id, min(line.start_date) AS until
+FROM follow_up
+JOIN line ON line.person_id = follow_up.person_id AND line.start_date > follow_up.start_date
+ANTI JOIN (FROM line_drug WHERE kind = 'cdk46' AND how = 'carried') AS carried
+    ON carried.person_id = line.person_id AND carried.line_number = line.line_number
+GROUP BY follow_up.person_id;
+
 CREATE TEMP TABLE last_cdk46 AS
 SELECT
     person_id,
     CASE WHEN NOT bool_or(end_date IS NULL) THEN max(end_date) END AS day,
     arg_max(drug_exposure_id, (end_date, drug_exposure_id)) AS source_id
-FROM line_drug
-JOIN follow_up USING (person_id, line_number)
-WHERE kind = 'cdk46'
+FROM follow_up
+JOIN given USING (person_id)
+LEFT JOIN cdk46_until USING (person_id)
+WHERE given.kind = 'cdk46'
+    AND given.start_date >= follow_up.start_date
+    AND coalesce(given.start_date < cdk46_until.until, TRUE)
 GROUP BY person_id;
 
 CREATE TEMP TABLE first_chemotherapy AS
