@@ -9,6 +9,7 @@ import duckdb
 import pandas
 import pytest
 
+from omop_etl.mapping import origins
 from tests.acceptance.conftest import Demo
 
 pytestmark = pytest.mark.xdist_group("demo")
@@ -46,7 +47,7 @@ def test_eligibility_equals_the_truth_for_every_patient_reason_by_reason(demo: D
     found = demo.home / "centre" / "cohort" / "eligibility.parquet"
     traces = " UNION ALL ".join(
         f"SELECT '{site}' AS site, cdm_id AS person_id, resource_id AS patient "
-        f"FROM '{slice_of(demo, site) / 'side' / 'trace.parquet'}' "
+        f"FROM {origins(slice_of(demo, site))} "
         "WHERE cdm_table = 'person' AND resource_type = 'Patient'"
         for site in submitted(demo)
     )
