@@ -55,8 +55,8 @@ class Patient:
 
 @dataclass
 class Line:
-    """A line of therapy. `anchor` is the day from which its 28 days count; `since` the start of the last line that a
-    progression began, up to which a drug without a known end was still given."""
+    """A line of therapy. `anchor` is the day from which its 28 days count; `since` the progression after which this line or one
+    before it began: a drug without a known end that was begun earlier is no longer given."""
 
     number: int
     start: date
@@ -181,12 +181,12 @@ def _next(
     day = said[0] if by_site and said else ruled
     if day is None:
         return None
-    progressed = line is not None and any(line.start < one <= day for one in progressions(patient))
+    progressed = [one for one in progressions(patient) if line is not None and line.start < one <= day]
     return Line(
         number=said[1] if by_site and said else number + 1,
         start=day,
         anchor=anchor(day, drugs, patient, rules),
-        since=day if progressed else line.since if line else date.min,
+        since=progressed[-1] if progressed else line.since if line else date.min,
         declared=by_site,
     )
 
@@ -316,9 +316,10 @@ def _flags(
         for drug in later
     ):
         flags.append("gap")
-    if len({drug.drug for drug, _ in begun if drug.kind == "cdk46"}) > 1:
+    of_line = begun + [(drug, True) for drug in drugs if drug.start < line.start and belongs(drug, line, rules)]
+    if len({drug.drug for drug, _ in of_line if drug.kind == "cdk46"}) > 1:
         flags.append("cdk46-switch")
-    if len({drug.drug for drug, _ in begun if drug.drug_class == "aromatase-inhibitor"}) > 1:
+    if len({drug.drug for drug, _ in of_line if drug.drug_class == "aromatase-inhibitor"}) > 1:
         flags.append("ai-swap")
     if any(of_new_class(drug) and _toxicity_before(drug.start, line, drugs, rules) for drug in later):
         flags.append("toxicity-switch")
@@ -328,14 +329,11 @@ def _flags(
     ):
         flags.append("maintenance")
     grace = days(rules, "beyond_progression_days")
-    end = line.end or NEVER
+    end = line.end or patient.last_contact or line.start  # one that goes on is known to do so up to the last contact
     if any(line.start < day < (line.before or NEVER) and day + grace < end for day in progressions(patient)):
         flags.append("beyond-progression")
-    regimen = {drug.drug for drug, of_regimen in line.drugs if of_regimen}
-    last_days = [
-        max(drug.end or NEVER for drug, of_regimen in line.drugs if of_regimen and drug.drug == name)
-        for name in regimen
-    ]
+    regimen = {drug.drug for drug, of_regimen in of_line if of_regimen}
+    last_days = [max(drug.end or NEVER for drug, _ in of_line if drug.drug == name) for name in regimen]
     if last_days and min(last_days) != NEVER and min(last_days) + grace < end:
         flags.append("dropped-drug")
     if line.declared:
@@ -453,7 +451,12 @@ def beyond_progression(
 ) -> Endpoint | None:
     """From the first progression with the same drugs continued to the progression of the definitive stop, or death."""
     first, grace = after_day_0(patient), days(rules, "beyond_progression_days")
-    if line is None or first is None or first >= (next_line or NEVER) or first + grace >= (line.end or NEVER):
+    if (
+        line is None
+        or first is None
+        or first >= (next_line or NEVER)
+        or first + grace >= (line.end or patient.last_contact or first)
+    ):
         return None
     later = [day for day in progressions(patient) if day > first and line.end is not None and line.end <= day + grace]
     return rwpfs(patient, first, min(later, default=None), None, rule, rules)

@@ -141,7 +141,7 @@ def true_endpoints(
                           (study["assessment_gap_sensitivity_days"], ("RWPFS180", "RWPF180C", "RWPF180E"))):  # fmt: skip
         for name, rule in zip(suffixes, ("follow", "censor", "event"), strict=True):
             found.append(_progression_free(name, index, progression, following, rule, gap, history, study))
-    beyond = _beyond(progression, holder, following, history, study)
+    beyond = _beyond(progression, holder, following, last_activity, history, study)
     if beyond is not None:
         found.append(beyond)
     table = parameters["drug"]
@@ -202,13 +202,18 @@ def _progression_free(
 
 
 def _beyond(
-    progression: date | None, line: TrueLine | None, following: date | None, history: History, study: dict[str, Any]
+    progression: date | None,
+    line: TrueLine | None,
+    following: date | None,
+    last_activity: date,
+    history: History,
+    study: dict[str, Any],
 ) -> TrueEndpoint | None:
     """From the first progression to the one at which the same drugs were stopped for good."""
     if progression is None or line is None or (following and progression >= following):
         return None
     grace = timedelta(days=study["beyond_progression_days"])
-    if line.end is not None and line.end <= progression + grace:
+    if (line.end or last_activity) <= progression + grace:
         return None
     stops = [
         one.day for one in history.progressions if one.day > progression and line.end and line.end <= one.day + grace

@@ -277,6 +277,8 @@ def _study_rows(
         )
     if patient.wrong_death or last_activity is None:
         return
+    # of two sites the other one saw the patient too; to the day in `join_pairs`
+    last_activity = max([last_activity, *(one.day for one in known_then.assessments)])
     for one in true_endpoints(known_then, last_activity, parameters, lines):
         rows.setdefault("endpoints", []).append(
             key

@@ -23,10 +23,10 @@ WITH RECURSIVE line AS (
         CASE WHEN by_declaration THEN declared_number ELSE number + 1 END,
         CASE WHEN by_declaration THEN declared_day ELSE rule_day END,
         CASE WHEN by_declaration THEN declared_anchor ELSE rule_anchor END,
-        -- without a known end a drug is still given until a line begins after a progression
+        -- without a known end a drug is still given until a line begins after a progression on it
         CASE
             WHEN number > 0 AND CASE WHEN by_declaration THEN declared_progression ELSE rule_progression END > start_date
-                THEN CASE WHEN by_declaration THEN declared_day ELSE rule_day END
+                THEN CASE WHEN by_declaration THEN declared_progression ELSE rule_progression END
             ELSE since
         END,
         by_declaration

@@ -1,4 +1,5 @@
--- The lines as they are written: regimen, end and its reason, flags. A line ends with the last day of its last drug.
+-- The lines as they are written: regimen, end and its reason, flags. A line ends with the last day of its last drug; one that goes
+-- on is known to do so up to the last contact.
 CREATE TEMP TABLE new_in_line AS
 -- each start of a drug after the line began, and what it tells of the line
 SELECT
@@ -42,8 +43,8 @@ WITH of_drugs AS (
             (end_date, -coalesce(list_position(['progression', 'death', 'toxicity', 'patient-choice', 'other'], stop_reason), 9))
         ) FILTER (stop_reason IS NOT NULL) AS last_reason,
         max(end_date) FILTER (stop_reason IS NOT NULL) AS reason_day,
-        count(DISTINCT drug) FILTER (kind = 'cdk46' AND how = 'begun') > 1 AS cdk46_switch,
-        count(DISTINCT drug) FILTER (drug_class = 'aromatase-inhibitor' AND how = 'begun') > 1 AS ai_swap
+        count(DISTINCT drug) FILTER (kind = 'cdk46') > 1 AS cdk46_switch,
+        count(DISTINCT drug) FILTER (drug_class = 'aromatase-inhibitor' AND how <> 'window') > 1 AS ai_swap
     FROM line_drug
     GROUP BY person_id, line_number
 ),
@@ -51,13 +52,13 @@ dropped AS (
     SELECT person_id, line_number, min(last_day) AS first_dropped
     FROM (
         SELECT person_id, line_number, drug, max(coalesce(end_date, never())) AS last_day
-        FROM line_drug WHERE in_regimen GROUP BY ALL
+        FROM line_drug WHERE how <> 'window' GROUP BY ALL HAVING bool_or(in_regimen)
     )
     GROUP BY ALL
 ),
 ended AS (
     SELECT
-        line_span.*, of_drugs.* EXCLUDE (person_id, line_number), patient.death_date, dropped.first_dropped,
+        line_span.*, of_drugs.* EXCLUDE (person_id, line_number), patient.death_date, patient.last_contact, dropped.first_dropped,
         -- the day before the next line at the latest, and the day of death
         least(
             CASE WHEN NOT goes_on THEN last_end END,
@@ -94,10 +95,10 @@ SELECT
         CASE WHEN EXISTS (
             FROM progression_day
             WHERE progression_day.person_id = ended.person_id AND progression_day.day > ended.start_date
-                AND progression_day.day + beyond_progression_days() < coalesce(ended.end_date, never())
+                AND progression_day.day + beyond_progression_days() < coalesce(ended.end_date, ended.last_contact)
                 AND coalesce(progression_day.day < ended.next_start, TRUE)
         ) THEN 'beyond-progression' END,
-        CASE WHEN first_dropped < never() AND first_dropped + beyond_progression_days() < coalesce(end_date, never()) THEN 'dropped-drug' END,
+        CASE WHEN first_dropped < never() AND first_dropped + beyond_progression_days() < coalesce(end_date, last_contact) THEN 'dropped-drug' END,
         CASE WHEN by_declaration THEN 'declared' END,
         CASE WHEN unmapped_in_line.person_id IS NOT NULL THEN 'unmapped-drug' END
     ], lambda flag: flag IS NOT NULL) AS flags,
@@ -109,17 +110,18 @@ LEFT JOIN unmapped_in_line USING (person_id, line_number)
 LEFT JOIN (SELECT person_id, day, max(number) AS number FROM declaration GROUP BY ALL) AS declared
     ON declared.person_id = ended.person_id AND declared.day = ended.start_date;
 
--- Where the sites' lines and the rule's differ. The first difference of a patient's line counts; both sides are named.
+-- Where the sites' lines and the rule's differ, number by number. A site need not declare every line: where it says nothing of a
+-- number, only a line of the rule that did not stand is a disagreement.
 CREATE TEMP TABLE disagreement AS
 WITH rule AS (
     SELECT person_id, number, start_date FROM line_start
-    WHERE NOT declares AND person_id IN (SELECT person_id FROM declaration)
+    WHERE NOT declares AND person_id IN (SELECT person_id FROM declaration WHERE counts)
 ),
 site AS (
     SELECT person_id, number, day FROM declaration WHERE counts
 )
 SELECT
-    person_id,
+    coalesce(rule.person_id, site.person_id) AS person_id,
     site.number AS declared_line, site.day AS declared_start, rule.number AS rule_line, rule.start_date AS rule_start,
     CASE
         WHEN site.number IS NULL THEN 'only-rule'
@@ -127,10 +129,9 @@ SELECT
         ELSE 'start-differs'
     END AS kind
 FROM rule
-FULL JOIN site USING (person_id, number)
-WHERE site.day IS DISTINCT FROM rule.start_date
-    -- a site need not declare every line: the rule's line after the last declared one is no disagreement
-    AND NOT (site.number IS NULL AND rule.number > (SELECT max(number) FROM site AS last WHERE last.person_id = rule.person_id))
+FULL JOIN site ON site.person_id = rule.person_id AND site.number = rule.number
+LEFT JOIN line ON line.person_id = rule.person_id AND line.start_date = rule.start_date
+WHERE CASE WHEN site.number IS NULL THEN line.person_id IS NULL ELSE site.day IS DISTINCT FROM rule.start_date END
 UNION ALL
 SELECT person_id, number, day, NULL, NULL, 'declaration-ignored'
 FROM declaration

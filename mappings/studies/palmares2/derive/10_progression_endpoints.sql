@@ -11,7 +11,7 @@ LEFT JOIN progression_day AS later
     AND later.day > follow_up.progression
     AND follow_up.line_end <= later.day + beyond_progression_days()
 WHERE follow_up.line_number IS NOT NULL
-    AND follow_up.progression + beyond_progression_days() < coalesce(follow_up.line_end, never())
+    AND follow_up.progression + beyond_progression_days() < coalesce(follow_up.line_end, follow_up.last_contact)
     -- it came while the index line ran
     AND coalesce(follow_up.progression < follow_up.next_line, TRUE)
 GROUP BY ALL;
