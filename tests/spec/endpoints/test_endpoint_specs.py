@@ -31,7 +31,9 @@ def cut_offs(spec: Spec) -> list[date | None]:
     return list(dict.fromkeys(cut_off for cut_off, _ in spec.answers))
 
 
-def check(answer: Answer, endpoints: dict[tuple[int, str], tuple[Any, ...]], states: dict[tuple[int, str], Any]) -> None:
+def check(
+    answer: Answer, endpoints: dict[tuple[int, str], tuple[Any, ...]], states: dict[tuple[int, str], Any]
+) -> None:
     said = f"person {answer.person}: {answer.words}"
     if answer.words.startswith("state "):
         _, name, value = answer.words.split(" ")

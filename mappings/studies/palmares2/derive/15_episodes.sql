@@ -15,12 +15,15 @@ GROUP BY baseline_day.person_id;
 CREATE TEMP TABLE disease AS
 SELECT
     baseline_day.person_id, baseline_day.advanced_date AS start_date, baseline_day.death_date AS end_date, row_table, row_id,
-    coalesce(condition_occurrence.condition_concept_id, measurement.measurement_concept_id, 0) AS object_concept_id
+    row.concept_id AS object_concept_id
 FROM baseline_day
 JOIN disease_row_of USING (person_id)
-LEFT JOIN condition_occurrence
-    ON disease_row_of.row_table = 'condition_occurrence' AND condition_occurrence.condition_occurrence_id = disease_row_of.row_id
-LEFT JOIN measurement ON disease_row_of.row_table = 'measurement' AND measurement.measurement_id = disease_row_of.row_id;
+JOIN (
+    SELECT 'condition_occurrence' AS row_table, condition_occurrence_id AS row_id, condition_concept_id AS concept_id
+    FROM condition_occurrence
+    UNION ALL
+    SELECT 'measurement', measurement_id, measurement_concept_id FROM measurement
+) AS row USING (row_table, row_id);
 
 -- a status lasts from the first assessment that finds it to the last before another one is found
 CREATE TEMP TABLE status AS
