@@ -13,6 +13,7 @@ PROVIDERS = (
     "fhir_adapters.views.facts",
     "omop_etl.conformance.requirements",
     "omop_etl.conformance.lineage",
+    "omop_etl.derive.documents",
 )
 
 
