@@ -84,8 +84,10 @@ def differences(folder: Path) -> dict[str, list[Any]]:
             "JOIN who USING (person_id) WHERE told AND NOT spoiled",
         ),
         "endpoints": (
-            f"SELECT site, patient, paramcd, start_date, end_date, cnsr, event, censored FROM truth.endpoints {sound}",
-            "SELECT site, patient, paramcd, start_date, end_date, cnsr, evntdesc, cnsdtdsc FROM derived.endpoint "
+            "SELECT site, patient, paramcd, start_date, end_date, cnsr, event, censored, "
+            "CASE WHEN consent_date > start_date AND consent_date <= DATE '2025-01-01' THEN consent_date - start_date END "
+            f"FROM truth.endpoints JOIN truth.patients USING (site, patient) {sound}",
+            "SELECT site, patient, paramcd, start_date, end_date, cnsr, evntdesc, cnsdtdsc, entry_day FROM derived.endpoint "
             "JOIN who USING (person_id) WHERE told AND NOT spoiled",
         ),
         "progressions": (

@@ -29,6 +29,7 @@ class Given:
     stop: str | None = None
     line_class: str = ""
     kind: str = ""
+    given_to: date | None = None  # up to this day it was given in any case; None: no end is known
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,11 @@ def antineoplastics(patient: Patient, rules: Rules) -> list[Given]:
         if entry and (patient.death is None or drug.start <= patient.death):
             end = max(drug.end, drug.start) if drug.end else None
             stop = rules.stops.get((drug.stop or "").strip().lower())
-            known.append(Given(drug.drug, drug.drug_class, drug.start, end, stop, entry.line_class, entry.kind))
+            known.append(Given(drug.drug, drug.drug_class, drug.start, end, stop, entry.line_class, entry.kind, end))
     seen = patient.death or patient.last_contact
     last = {drug.drug: max(one.start for one in known if one.drug == drug.drug) for drug in known}
     return [
-        Given(drug.drug, drug.drug_class, drug.start, None, None, drug.line_class, drug.kind)
+        replace(drug, end=None)
         if drug.stop is None
         and drug.start == last[drug.drug]
         and drug.end is not None
@@ -205,9 +206,9 @@ def belongs(drug: Given, line: Line, rules: Rules) -> bool:
     """Begun in the line, or carried into it: still given more than 28 days into it."""
     if drug.start >= line.start:
         return True
-    if drug.end is None:
+    if drug.given_to is None:
         return drug.start >= line.since
-    return drug.end > line.start + days(rules, "regimen_days")
+    return drug.given_to > line.start + days(rules, "regimen_days")
 
 
 def begins_a_new_line(drug: Given, line: Line, drugs: list[Given], patient: Patient, rules: Rules) -> bool:
@@ -243,13 +244,13 @@ def _toxicity_before(day: date, line: Line, drugs: list[Given], rules: Rules) ->
 
 def _restarts(drug: Given, earlier: list[Given], rules: Rules) -> bool:
     """After a gap of more than 90 days without this drug."""
-    same = [one.end for one in earlier if one.drug == drug.drug]
+    same = [one.given_to for one in earlier if one.drug == drug.drug]
     ends = [end for end in same if end is not None]
     return bool(same) and len(ends) == len(same) and drug.start - max(ends) > days(rules, "restart_gap_days")
 
 
 def _gap_holds(drug: Given, earlier: list[Given], progressed: list[date]) -> bool:
-    last = max(one.end for one in earlier if one.drug == drug.drug and one.end)
+    last = max(one.given_to for one in earlier if one.drug == drug.drug and one.given_to)
     return any(last <= day <= drug.start for day in progressed)
 
 
@@ -267,7 +268,9 @@ def _fill(line: Line, patient: Patient, drugs: list[Given], rules: Rules) -> Non
         line.drugs += [
             (drug, True)
             for drug in drugs
-            if drug.start < line.start and drug.drug_class in PARTNERS and (drug.end is None or drug.end >= earliest)
+            if drug.start < line.start
+            and drug.drug_class in PARTNERS
+            and (drug.given_to is None or drug.given_to >= earliest)
         ]
     ends = [drug.end for drug, _ in line.drugs]
     goes_on = None in ends

@@ -150,7 +150,7 @@ def _adjuvant_goes_on(history: History, advanced: date, rng: random.Random, para
     # relapse on adjuvant ET, which is simply continued together with the CDK4/6 inhibitor
     history.resistance = "secondary"
     start = history.anchor - timedelta(days=1500)
-    _adjuvant(history, start, history.anchor + timedelta(days=200), None, rng, parameters, drug="letrozole")
+    _adjuvant(history, start, history.anchor + timedelta(days=200), "other", rng, parameters, drug="letrozole")
 
 
 def _adjuvant_cdk46(history: History, advanced: date, rng: random.Random, parameters: Parameters) -> None:

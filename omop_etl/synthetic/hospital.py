@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fhir_adapters.pseudonyms import LinkageKey, SiteKey
 from omop_etl.synthetic.calibration import Calibration
+from omop_etl.synthetic.course_truth import true_lines
 from omop_etl.synthetic.dates import between, days_after
 from omop_etl.synthetic.defects import Spoiler
 from omop_etl.synthetic.dicom import Archive
@@ -109,10 +110,25 @@ def _patient(
     if registration.kind == "link-review" and registration.role == "second":
         token = None
     seen = view(whole, registration, plan.extracted, seed)
+    if registration.kind is None and plan.kind == "ordinary" and seen.index:
+        seen.consent = consent_day(seen, plan, seed, parameters)
+        if plan.profile.get("declares_lines"):
+            seen.declared = [(line.number, line.start) for line in true_lines(seen, parameters)]
     if registration.kind:
         place = 0 if registration.role == "first" else 1
         seen.answers = whole.answers | {"one-person": parameters["pair"]["expect"][registration.kind][place]}
     return Patient(registration, number, site_key.pseudonym("patient", number), token, person, whole, seen)
+
+
+def consent_day(seen: History, plan: SitePlan, seed: int, parameters: Parameters) -> date | None:
+    """Some were enrolled after their treatment had begun: until then they could not have been lost by dying."""
+    rng = random.Random(f"{seed}/consent/{seen.person}")
+    table = parameters["consent"]
+    assert seen.index is not None
+    day = days_after(seen.index, between(rng, table["low"], table["high"]))
+    if rng.random() >= table["share"] or day > min(filter(None, (seen.death, seen.lost, plan.extracted))):
+        return None
+    return day
 
 
 def transfer_day(whole: History, seed: int) -> date:

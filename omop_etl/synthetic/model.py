@@ -121,4 +121,6 @@ class History:
     lost: date | None = None
     gap_after: date | None = None  # the assessment before a planted gap
     ecog: int | None = 0  # None: not on record
+    consent: date | None = None  # of one who was enrolled after the index
+    declared: list[tuple[int, date]] = field(default_factory=list)  # lines as the site declares them: number, first day
     answers: dict[str, str] = field(default_factory=dict)

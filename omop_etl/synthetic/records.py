@@ -108,6 +108,7 @@ class Record:
             yield self.assessment(assessment.day, assessment.response, assessment.modality)
         yield from self.status_at_index()
         yield from self.laboratory()
+        yield from self.registry()
 
     def start(self, kind: str, day: date) -> Resource:
         """The beginning of every resource: type, id, when it was touched."""
@@ -379,6 +380,16 @@ class Record:
         """A value of a laboratory test or body measure, in the entry's unit and digits."""
         value = max(entry["low"], self.rng.gauss(entry["mean"], entry["sd"]))
         return round(value, entry["digits"]) if entry["digits"] else int(value)
+
+    def registry(self) -> Iterator[Resource]:
+        """What the registry asks of a site beside the record: the day of a later consent, and at some sites the lines."""
+        if self.history.consent:
+            day = self.history.consent
+            code = {"system": "urn:palmares:observation", "code": "consent"}
+            yield self.observation("survey", code, day, day.isoformat(), {"valueBoolean": True})
+        for number, day in self.history.declared:
+            code = {"system": "urn:palmares:observation", "code": "line-of-therapy"}
+            yield self.observation("therapy", code, day, day.isoformat(), {"valueInteger": number})
 
     def laboratory(self) -> Iterator[Resource]:
         table = self.parameters["laboratory"]

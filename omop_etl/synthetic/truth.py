@@ -58,6 +58,7 @@ SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("death_date", _DAY),
         ("last_contact", _DAY),
         ("last_activity", _DAY),
+        ("consent_date", _DAY),
         ("pair", _INT),
         ("extracted", _DAY),
         ("eligible", _FLAG),
@@ -194,7 +195,7 @@ def truth_rows(
             key | {"criterion": name, "answer": answer, "reason": reason, "eligible": eligible}
         )
     row = _patient_row(plan, patient, contacts, eligible, parameters)
-    row |= {"last_activity": last_activity, "pair": patient.registration.pair}
+    row |= {"last_activity": last_activity, "consent_date": seen.consent, "pair": patient.registration.pair}
     rows.setdefault("patients", []).append(key | row)
     for place, sample in enumerate(seen.samples):
         rows.setdefault("samples", []).append(

@@ -28,6 +28,7 @@ SELECT
         WHEN stop_reason IS NULL AND start_date = last_start AND stated_end >= last_contact - still_given_days() THEN NULL
         ELSE stated_end
     END AS end_date,
+    stated_end AS given_to,     -- up to this day it was given in any case; NULL: no end is known
     stop_reason
 FROM (
     SELECT *, max(start_date) OVER (PARTITION BY person_id, drug) AS last_start FROM row

@@ -20,8 +20,8 @@ CREATE TEMP TABLE line_event AS
 WITH began AS (
     SELECT
         person_id, drug, line_class, kind, start_date AS day,
-        max(end_date) AS end_date,
-        bool_or(end_date IS NULL) AS open
+        max(given_to) AS end_date,
+        bool_or(given_to IS NULL) AS open
     FROM given
     GROUP BY ALL
 ),

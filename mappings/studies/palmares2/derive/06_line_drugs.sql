@@ -10,7 +10,7 @@ carried AS (
     SELECT given.*, line_span.line_number, 'carried', TRUE
     FROM given
     JOIN line_span ON line_span.person_id = given.person_id AND given.start_date < line_span.start_date
-    WHERE coalesce(given.end_date > line_span.start_date + regimen_days(), given.start_date >= line_span.since)
+    WHERE coalesce(given.given_to > line_span.start_date + regimen_days(), given.start_date >= line_span.since)
 ),
 regimen AS (
     FROM begun UNION ALL FROM carried
@@ -27,4 +27,4 @@ FROM given
 JOIN line_span ON line_span.person_id = given.person_id AND line_span.is_index AND given.start_date < line_span.start_date
 ANTI JOIN partnered ON partnered.person_id = line_span.person_id AND partnered.line_number = line_span.line_number
 WHERE given.drug_class IN ('aromatase-inhibitor', 'tamoxifen', 'fulvestrant', 'oral-serd')
-    AND coalesce(given.end_date >= line_span.index_date - partner_days_before_index(), TRUE);
+    AND coalesce(given.given_to >= line_span.index_date - partner_days_before_index(), TRUE);
