@@ -30,12 +30,19 @@ TABLES = (
 IDS = ("person_id", "measurement_event_id", "observation_event_id", "visit_occurrence_id")
 SCAN = "SELECT person_id, max(measurement_date), count(*) FROM main.measurement GROUP BY person_id"
 EVENTS = 200
+STEP = 2**53  # above every id of a slice
 
 
 def timed(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
+
+
+def processor() -> float:
+    """Processor seconds of this process so far: what a busy machine does not change."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
 def grow(seed: Path, path: Path, patients: int) -> tuple[int, int]:
@@ -53,16 +60,13 @@ def grow(seed: Path, path: Path, patients: int) -> tuple[int, int]:
                     [table],
                 ).fetchall()
             ]
-            # ids lie below 2^53: a copy's are spread by a hash, the same for a key and what refers to it
             shifted = ", ".join(
-                f"CAST(md5_number({name} || '/' || copy) % 9007199254740991 AS BIGINT) AS {name}"
-                if name in IDS or name == f"{table}_id"
-                else name
+                f"{name} + copy * {STEP} AS {name}" if name in IDS or name == f"{table}_id" else name
                 for name in columns
             )
             connection.execute(f"INSERT INTO {table} SELECT {shifted} FROM {table}, range(1, {copies} + 1) AS r (copy)")
         connection.execute(
-            "INSERT INTO palmares.person_site SELECT CAST(md5_number(person_id || '/' || copy) % 9007199254740991 AS BIGINT), site "
+            f"INSERT INTO palmares.person_site SELECT person_id + copy * {STEP}, site "
             f"FROM palmares.person_site, range(1, {copies} + 1) AS r (copy)"
         )
         # everyone else has a token of their own, as at sites that compute them
@@ -101,12 +105,14 @@ def main() -> None:
             people, events = grow(folder / "seed" / "warehouse.duckdb", path, patients)
             with duckdb.connect(str(path), read_only=True) as connection:
                 scan = timed(lambda here=connection: here.execute(SCAN).fetchall())
-            alone = timed(lambda path=path: derive(path, folder / "derived", into_warehouse=False))
-            whole = timed(lambda path=path: derive(path, folder / "derived"))
+            before = processor()
+            seconds = timed(lambda path=path: derive(path, folder / "derived"))
+            used = processor() - before
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(
-                f"{people:>9,} {events:>12,} {scan:>7.2f} {whole:>9.1f} {whole - alone:>12.1f} "
-                f"{whole / people * 1000:>10.3f} {peak:>8.0f}"
+                f"{people:>9,} {events:>12,} {scan:>7.2f} {seconds:>9.1f} {used:>11.1f} "
+                f"{used / people * 1e6:>10.0f} {peak:>8.0f}",
+                flush=True,
             )
 
 
