@@ -161,7 +161,7 @@ def _day(rule: str) -> str:
 
 
 def macros(rules: DateRules) -> str:
-    """The DuckDB statements that define the macros under `rules`; run them once per connection."""
+    """The DuckDB statements that define the macros under `rules`; run them once per database that may be written to."""
     bare = "fhir_bare_time(t)" if rules.without_offset == "site" else "CAST(NULL AS TIMESTAMP)"
     midnight = {"midnight": "CAST({day} AS TIMESTAMP)", "none": "CAST(NULL AS TIMESTAMP)"}[rules.absent]
     no_leap = f"CASE WHEN substring(t, 18, 2) = '60' THEN left(t, 17) || '{rules.leap_second:02d}' || substring(t, 20) ELSE t END"
@@ -204,7 +204,7 @@ def macros(rules: DateRules) -> str:
     END""",
         "fhir_imputed(t)": "fhir_precision(t) IN ('year', 'month')",
     }
-    return "\n".join(f"CREATE OR REPLACE TEMP MACRO {head} AS ({body});" for head, body in definitions.items())
+    return "\n".join(f"CREATE OR REPLACE MACRO {head} AS ({body});" for head, body in definitions.items())
 
 
 MACROS: str = macros(date_rules())

@@ -4,8 +4,8 @@
 why it has no row of its own (`merged`, `excluded`, `quarantined`). The outcome of a reason stands in `mappings/explanations/reasons.csv`.
 """
 
-from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import duckdb
 
@@ -41,14 +41,19 @@ def write_lines(connection: duckdb.DuckDBPyConnection) -> None:
         raise PalmaresError("E-BALANCE-01", "ledger", count=len(unknown), detail=f"reasons without an outcome: {names}")
 
 
-def check(
-    connection: duckdb.DuckDBPyConnection, read: Mapping[str, int], rows: Mapping[str, int]
-) -> dict[str, dict[str, int]]:
-    """Hold the ledger against what was read (per resource type, without quarantine) and what was written (per table).
+@dataclass(frozen=True)
+class Totals:
+    """What the ledger adds up to."""
 
-    The answer is resource type → outcome → resources; one that filled several tables counts once. Raises E-BALANCE-01, which
-    says what differs and by how much.
-    """
+    found: dict[str, dict[str, int]]  # resource type → outcome → resources; one that filled several tables counts once
+    refused: dict[str, int]  # resource type → resources quarantined as they were read
+    twice: dict[str, int]  # resource type → resources refused in one version and left out in another
+    rows: dict[str, int]  # CDM table → rows
+    both: int  # resources that are said to be written and not
+
+
+def totals(connection: duckdb.DuckDBPyConnection) -> Totals:
+    """Add up the ledger."""
     found: dict[str, dict[str, int]] = {}
     for resource_type, outcome, count in connection.execute(
         "SELECT resource_type, outcome, count(DISTINCT place) FROM ledger GROUP BY ALL ORDER BY ALL"
@@ -56,37 +61,38 @@ def check(
         found.setdefault(resource_type, {})[outcome] = count
     refused = dict(
         connection.execute(
-            "SELECT resource_type, count(DISTINCT coalesce(resource_id, '')) FROM quarantine GROUP BY 1"
+            "SELECT resource_type, count(DISTINCT coalesce(resource_id, '')) FROM quarantine GROUP BY 1 ORDER BY 1"
         ).fetchall()
     )
-    for resource_type in sorted({*read, *found}):
-        settled = sum(found.get(resource_type, {}).values()) - refused.get(resource_type, 0)
-        settled += _both_refused_and_left_out(connection, resource_type) if refused.get(resource_type) else 0
+    rows = connection.execute(
+        "SELECT cdm_table, sum(row_count)::BIGINT FROM ledger WHERE outcome = 'written' GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    both = connection.execute(
+        "SELECT count(*) FROM no_row n SEMI JOIN written_lines w ON w.place = resource_key(n.resource_type, n.resource_id)"
+    ).fetchone()
+    twice = {kind: _both_refused_and_left_out(connection, kind) for kind in refused}
+    return Totals(found, refused, twice, dict(rows), both[0] if both else 0)
+
+
+def check(totals: Totals, read: Mapping[str, int], rows: Mapping[str, int]) -> None:
+    """Hold the ledger against what was read (per resource type, without quarantine) and what was written (per table).
+
+    Raises E-BALANCE-01, which says what differs and by how much.
+    """
+    for resource_type in sorted({*read, *totals.found}):
+        settled = sum(totals.found.get(resource_type, {}).values())
+        settled += totals.twice.get(resource_type, 0) - totals.refused.get(resource_type, 0)
         if read.get(resource_type, 0) != settled:
             missing = read.get(resource_type, 0) - settled
             raise PalmaresError(
                 "E-BALANCE-01", resource_type, count=missing, detail="resources read less resources settled"
             )
-    written: Counter[str] = Counter(
-        dict(
-            connection.execute(
-                "SELECT cdm_table, sum(row_count)::BIGINT FROM ledger WHERE outcome = 'written' GROUP BY 1"
-            ).fetchall()
-        )
-    )
-    for name in sorted({*rows, *written}):
-        if rows.get(name, 0) != written[name]:
-            raise PalmaresError(
-                "E-BALANCE-01", name, count=rows.get(name, 0) - written[name], detail="rows less rows in the ledger"
-            )
-    both = connection.execute(
-        "SELECT count(*) FROM no_row n SEMI JOIN written_lines w ON w.place = resource_key(n.resource_type, n.resource_id)"
-    ).fetchone()
-    if both is None or both[0]:
-        raise PalmaresError(
-            "E-BALANCE-01", "ledger", count=both[0] if both else None, detail="resources both written and not"
-        )
-    return found
+    for name in sorted({*rows, *totals.rows}):
+        difference = rows.get(name, 0) - totals.rows.get(name, 0)
+        if difference:
+            raise PalmaresError("E-BALANCE-01", name, count=difference, detail="rows less rows in the ledger")
+    if totals.both:
+        raise PalmaresError("E-BALANCE-01", "ledger", count=totals.both, detail="resources both written and not")
 
 
 def _both_refused_and_left_out(connection: duckdb.DuckDBPyConnection, resource_type: str) -> int:

@@ -78,10 +78,13 @@ def read_manifest(folder: Path) -> Manifest:
         raise PalmaresError("E-LAND-05", str(folder)) from None
 
 
-def _table(
-    folder: Path, name: str, columns: dict[str, str], rows: Sequence[Sequence[Any]], before: Path | None
-) -> None:
-    """Write `<name>.parquet`: the rows of the folder `before` first. By DuckDB: pyarrow takes half a second to be imported."""
+def _write(
+    folder: Path, name: str, columns: dict[str, str], rows: Sequence[Sequence[Any]], before: Path | None, question: str
+) -> list[Any]:
+    """Write `<name>.parquet`, the rows of the folder `before` first, and answer a question over the table `written`.
+
+    By DuckDB: pyarrow takes half a second to be imported.
+    """
     import duckdb
 
     def quoted(path: Path) -> str:
@@ -100,29 +103,25 @@ def _table(
             f"maximum_object_size = {max(given.stat().st_size, 2**24)})"
         )
     with machine_errors(str(folder)), duckdb.connect() as connection:
-        connection.execute(
-            f"COPY ({' UNION ALL '.join(parts)}) TO {quoted(folder / f'{name}.parquet')} (FORMAT parquet, COMPRESSION zstd)"
-        )
+        connection.execute(f"CREATE TABLE written AS {' UNION ALL '.join(parts)}")
+        connection.execute(f"COPY written TO {quoted(folder / f'{name}.parquet')} (FORMAT parquet, COMPRESSION zstd)")
+        answer = connection.execute(question).fetchall()
     given.unlink(missing_ok=True)
+    return answer
 
 
 def write_quarantine(folder: Path, rejects: Sequence[Reject], before: Path | None = None) -> Counter[str]:
     """Write `quarantine.parquet`, the rows of the folder `before` first; return all its rows per reason."""
-    import duckdb
-
-    _table(folder, "quarantine", dict.fromkeys(Reject._fields, "VARCHAR"), rejects, before)
-    with duckdb.connect() as connection:
-        connection.read_parquet(str(folder / "quarantine.parquet")).create_view("rows")
-        return Counter(dict(connection.execute("SELECT reason, count(*) FROM rows GROUP BY 1 ORDER BY 1").fetchall()))
+    question = "SELECT reason, count(*) FROM written GROUP BY 1 ORDER BY 1"
+    return Counter(
+        dict(_write(folder, "quarantine", dict.fromkeys(Reject._fields, "VARCHAR"), rejects, before, question))
+    )
 
 
 def write_deleted(folder: Path, deleted: Sequence[tuple[str, str, str | None, int]], before: Path | None = None) -> int:
     """Write `deleted.parquet`, the rows of the folder `before` first; return how many rows it has."""
-    import duckdb
-
-    _table(folder, "deleted", _DELETED, deleted, before)
-    with duckdb.connect() as connection:
-        return len(connection.read_parquet(str(folder / "deleted.parquet")))
+    rows = _write(folder, "deleted", _DELETED, deleted, before, "SELECT count(*) FROM written")
+    return int(rows[0][0])
 
 
 def carry(shards: Iterable[Shard], old: Path, new: Path) -> None:

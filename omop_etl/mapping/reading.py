@@ -13,14 +13,13 @@ from pathlib import Path
 import duckdb
 import orjson
 
-from fhir_adapters import partial_dates
 from fhir_adapters.landing import DELETED_SQL, LAST_UPDATED_SQL, VERSION_NUMBER_SQL, Shard
 from fhir_adapters.landing.careful import Suspect, explain_shards
 from fhir_adapters.views import CompiledView, compile_view, read_shards
 from omop_etl.mapping.codes import coded_elements
 from omop_etl.mapping.codesets import literal
 from omop_etl.mapping.recipes import Recipe
-from omop_etl.mapping.workers import AT_ONCE, side_by_side
+from omop_etl.mapping.workers import side_by_side
 
 # the characters of FHIR's datatype id; the careful lane judges others
 _FIT_ID = r"regexp_full_match(id, '[A-Za-z0-9\-.]{1,64}')"
@@ -81,7 +80,7 @@ class Reader:
         tasks = [self._task(kind, these, recipes.get(kind)) for kind, these in sorted(grouped.items())]
         # the largest first, so that the others fill what it leaves idle
         tasks.sort(key=lambda task: -task.bytes)
-        good = side_by_side(self.connection, partial_dates.MACROS, self._fast, tasks, at_once=AT_ONCE)
+        good = side_by_side(self.connection, self._fast, tasks)
         for task, done in zip(tasks, good, strict=True):
             if not done:
                 self._load(self.connection, task, self._careful(task), fit="true")

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field, replace
 
 import duckdb
 
-from fhir_adapters import partial_dates
 from omop_etl.mapping.codes import offer
 from omop_etl.mapping.codesets import literal
 from omop_etl.mapping.identity import settle
 from omop_etl.mapping.recipes import Recipe, derived_rows
-from omop_etl.mapping.workers import AT_ONCE, side_by_side
+from omop_etl.mapping.workers import side_by_side
 
 _PERSON_OF = """
 INSERT INTO person_of
@@ -229,7 +228,7 @@ class Rows:
             progress(f"mapping {recipe.resource_type}")
             return replace(self, connection=cursor, events=[])._records_of(recipe)
 
-        made = side_by_side(self.connection, partial_dates.MACROS, make, kinds, at_once=AT_ONCE)
+        made = side_by_side(self.connection, make, kinds)
         self.events = sorted(name for names in made for name in names)
         for table in ("row_note", "row_image", "row_payer_plan_period"):
             self._settle(table)

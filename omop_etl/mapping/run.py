@@ -19,9 +19,10 @@ from omop_etl.config import Site
 from omop_etl.mapping import codes, codesets, slice
 from omop_etl.mapping.codesets import literal
 from omop_etl.mapping.reading import Reader
-from omop_etl.mapping.recipes import Recipe, recipes
+from omop_etl.mapping.recipes import Recipe, cdm_selects, recipes
 from omop_etl.mapping.rows import Rows
 from omop_etl.mapping.sql import statements
+from omop_etl.mapping.workers import side_by_side
 from omop_etl.vocabulary import Vocabulary, open_vocabulary
 
 if TYPE_CHECKING:
@@ -96,15 +97,15 @@ class Run:
             read = self._settle_resources(connection, reader, known)
             ledger.write_lines(connection)
         with step("writing"):
-            counts = slice.write_rows(connection, self.out)
-            slice.write_side(connection, self.out, "patient" in reader.columns)
-            unmapped = slice.write_unmapped(connection, self.out, self.site.id)
+            done = slice.write(
+                connection, self.out, self.site.id, "patient" in reader.columns, {"totals": ledger.totals}
+            )
+            counts = {name: done[name] for name in cdm_selects()}
+            totals: ledger.Totals = done["totals"]
         with step("checking"):
             apart = {*slice.DERIVED, "cdm_source"}
-            resources = ledger.check(
-                connection, read, {name: count for name, count in counts.items() if name not in apart}
-            )
-        return self._tell(connection, MapResult, vocabulary, started, named, counts, unmapped, resources)
+            ledger.check(totals, read, {name: count for name, count in counts.items() if name not in apart})
+        return self._tell(connection, MapResult, vocabulary, started, named, counts, done["unmapped"], totals.found)
 
     def _define(self, connection: duckdb.DuckDBPyConnection, vocabulary: Vocabulary) -> None:
         connection.execute(partial_dates.MACROS)
@@ -161,12 +162,13 @@ class Run:
     ) -> dict[str, int]:
         """Fill `no_row`: each resource that wrote nothing, and why; resources read per type."""
         wrote = dict(connection.execute("SELECT resource_type, count(*) FROM written_keys GROUP BY 1").fetchall())
-        read: dict[str, int] = {}
-        for stage, resource_type in reader.types.items():
+
+        def settle(cursor: duckdb.DuckDBPyConnection, stage: str) -> int:
+            resource_type = reader.types[stage]
             recipe = known.get(resource_type)
             reasons, joins = ["s.reason"], ""
             if recipe and recipe.parts("merged"):
-                connection.execute(f"CREATE OR REPLACE TEMP VIEW stage AS SELECT * FROM stage_{stage}")
+                cursor.execute(f"CREATE OR REPLACE TEMP VIEW stage AS SELECT * FROM stage_{stage}")
                 joins += f" LEFT JOIN ({recipe.parts('merged')[0]}) m ON m.key = s.key"
                 reasons.append("m.reason")
             if "person_key" in reader.columns[stage]:
@@ -176,11 +178,11 @@ class Run:
                 )
             if stage == "encounter":
                 reasons.append("CASE WHEN s.start_datetime IS NULL THEN 'X-NO-DATE' END")
-            row = connection.execute(
+            row = cursor.execute(
                 f"SELECT count(*), count(*) FILTER (coalesce({', '.join(reasons)}) IS NULL) FROM stage_{stage} s{joins}"
             ).fetchone()
             assert row is not None
-            read[resource_type], included = row
+            read, included = row
             told = f"coalesce({', '.join(reasons)})"
             if recipe is None:
                 which = ""
@@ -197,10 +199,14 @@ class Run:
                     f" ANTI JOIN (SELECT DISTINCT resource_id FROM written WHERE resource_type = {literal(resource_type)}) w "
                     "ON w.resource_id = s.id"
                 )
-            connection.execute(
+            cursor.execute(
                 f"INSERT INTO no_row SELECT {literal(resource_type)}, s.id, {told} FROM stage_{stage} s{joins}{which}"
             )
-        return read
+            return int(read)
+
+        stages = list(reader.types)
+        read = side_by_side(connection, settle, stages)
+        return {reader.types[stage]: count for stage, count in zip(stages, read, strict=True)}
 
     def _tell(
         self,

@@ -2,15 +2,17 @@
 
 import csv
 import io
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
-from fhir_adapters import partial_dates
 from omop_etl.cdm import duckdb_columns, tables
 from omop_etl.mapping.codesets import literal
 from omop_etl.mapping.recipes import cdm_selects
-from omop_etl.mapping.workers import AT_ONCE, side_by_side
+from omop_etl.mapping.workers import side_by_side
 
 # CDM table → relation that its SELECT reads, and which of its rows: where each row of the slice comes from
 _FROM = {
@@ -70,11 +72,17 @@ def tell_origins(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def write_rows(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]:
-    """Write every CDM table that mapping fills (all columns in CDM order, sorted by key), the ledger and the trace of the
-    rows whose id is not their resource's own; table → rows.
+def write(
+    connection: duckdb.DuckDBPyConnection,
+    folder: Path,
+    site: str,
+    has_patients: bool,
+    beside: Mapping[str, Callable[[duckdb.DuckDBPyConnection], Any]],
+) -> dict[str, Any]:
+    """Write the slice but for its manifest, and do what is to be done `beside`; the answers by name.
 
-    A sorted file is written by one thread, so several are written at a time.
+    A CDM table answers with its rows, "unmapped" with the unmapped records per CDM field. Every CDM table has all columns in CDM
+    order and is sorted by its key. A sorted file keeps one core busy at its end, so several are written at a time.
     """
     copies = {}
     for name, select in cdm_selects().items():
@@ -88,17 +96,19 @@ def write_rows(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str,
     copies["ledger"] = (lines, folder / "ledger.parquet")
     others = "SELECT * EXCLUDE (own) FROM written WHERE NOT own ORDER BY cdm_table, cdm_id, resource_type, resource_id"
     copies["trace"] = (others, folder / "side" / "trace.parquet")
-
+    tasks: dict[str, Callable[[duckdb.DuckDBPyConnection], Any]] = {
+        name: partial(_copy, select=select, path=path) for name, (select, path) in copies.items()
+    }
+    tasks["side"] = partial(_write_side, folder=folder, has_patients=has_patients)
+    tasks["unmapped"] = partial(_write_unmapped, folder=folder, site=site)
+    tasks.update(beside)
     # the largest first
-    names = sorted(copies, key=lambda name: name not in ("ledger", "measurement"))
-    written = side_by_side(
-        connection, partial_dates.MACROS, lambda cursor, name: _copy(cursor, *copies[name]), names, at_once=AT_ONCE
-    )
-    counts = dict(zip(names, written, strict=True))
-    return {name: counts[name] for name in cdm_selects()}
+    names = sorted(tasks, key=lambda name: name not in ("ledger", "measurement", *beside))
+    done = side_by_side(connection, lambda cursor, name: tasks[name](cursor), names)
+    return dict(zip(names, done, strict=True))
 
 
-def write_side(connection: duckdb.DuckDBPyConnection, folder: Path, has_patients: bool) -> None:
+def _write_side(connection: duckdb.DuckDBPyConnection, folder: Path, has_patients: bool) -> None:
     """What else goes beside the CDM: the linkage token of each person, imputed dates, visits found by date."""
     side = folder / "side"
     token = (
@@ -125,7 +135,7 @@ def write_side(connection: duckdb.DuckDBPyConnection, folder: Path, has_patients
     _copy(connection, f"SELECT * FROM ({by_date}) ORDER BY cdm_table, cdm_id", side / "visit_by_date.parquet")
 
 
-def write_unmapped(connection: duckdb.DuckDBPyConnection, folder: Path, site: str) -> dict[str, int]:
+def _write_unmapped(connection: duckdb.DuckDBPyConnection, folder: Path, site: str) -> dict[str, int]:
     """Write `unmapped.csv`, the worklist of curation; unmapped records per CDM field."""
     kinds = {
         "code": "concept_id",

@@ -8,22 +8,19 @@ from typing import TypeVar
 
 import duckdb
 
-AT_ONCE = 4
+_AT_ONCE = 4
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def side_by_side(
     connection: duckdb.DuckDBPyConnection,
-    prepare: str,
     work: Callable[[duckdb.DuckDBPyConnection, T], R],
     items: Iterable[T],
-    *,
-    at_once: int,
 ) -> list[R]:
-    """`work` of each item, on a cursor of its own, `at_once` at a time; the answers in the order of the items.
+    """`work` of each item, on a cursor of its own, a few at a time; the answers in the order of the items.
 
-    `prepare` is run on each cursor first: temporary macros and views belong to a cursor. The first error ends the rest.
+    Temporary tables and views belong to a cursor. The first error ends the rest.
     """
     cursors: SimpleQueue[duckdb.DuckDBPyConnection] = SimpleQueue()
 
@@ -35,11 +32,9 @@ def side_by_side(
             cursors.put(cursor)
 
     tasks = list(items)
-    with ExitStack() as stack, ThreadPoolExecutor(at_once) as pool:
-        for _ in range(min(at_once, len(tasks))):
-            cursor = stack.enter_context(connection.cursor())
-            cursor.execute(prepare)
-            cursors.put(cursor)
+    with ExitStack() as stack, ThreadPoolExecutor(_AT_ONCE) as pool:
+        for _ in range(min(_AT_ONCE, len(tasks))):
+            cursors.put(stack.enter_context(connection.cursor()))
         waiting = [pool.submit(run, item) for item in tasks]
         try:
             return [one.result() for one in waiting]
