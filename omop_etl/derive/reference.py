@@ -390,12 +390,19 @@ def _endpoint(patient: Patient, rule: EndpointRule, rules: Rules) -> Endpoint | 
 
 
 def last_cdk46_dose(patient: Patient, of_patient: list[Line], rules: Rules) -> date | None:
-    """Of the CDK4/6 inhibitor of day 0, which is followed into every next line that it is carried into; None: still given."""
+    """Of the CDK4/6 inhibitor of day 0, which is followed into every next line whose regimen holds it; None: still given."""
     assert patient.index is not None
     until = NEVER
+    index = next((line.number for line in of_patient if line.index), None)
     for line in of_patient:
-        carried = any(drug.kind == "cdk46" and drug.start < line.start for drug, _ in line.drugs)
-        if line.start > patient.index and not carried:
+        earlier = {
+            drug.drug
+            for before in of_patient
+            if index is not None and index <= before.number < line.number
+            for drug, _ in before.drugs
+        }
+        continued = any(drug.kind == "cdk46" and of_regimen and drug.drug in earlier for drug, of_regimen in line.drugs)
+        if line.start > patient.index and not continued:
             until = line.start
             break
     doses = [

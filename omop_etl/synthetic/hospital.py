@@ -76,6 +76,8 @@ def write_hospital(
         spoiler.omit(patient)
         rng = random.Random(f"{seed}/{plan.id}/{patient.pseudonym}")
         record = clerk.record(patient.seen, patient.pseudonym, patient.token, rng)
+        if patient.registration.kind is None and plan.kind == "ordinary":
+            patient.seen.consent = consent_day(patient.seen, record.contacts, seed, parameters)
         resources = list(record.resources())
         additions = spoiler.spoil(patient, resources)
         files.add(resources, additions, name=f"{patient.registration.number + 1:05}")
@@ -110,25 +112,22 @@ def _patient(
     if registration.kind == "link-review" and registration.role == "second":
         token = None
     seen = view(whole, registration, plan.extracted, seed)
-    if registration.kind is None and plan.kind == "ordinary" and seen.index:
-        seen.consent = consent_day(seen, plan, seed, parameters)
-        if plan.profile.get("declares_lines"):
-            seen.declared = [(line.number, line.start) for line in true_lines(seen, parameters)]
+    if registration.kind is None and plan.kind == "ordinary" and plan.profile.get("declares_lines"):
+        seen.declared = [(line.number, line.start) for line in true_lines(seen, parameters)]
     if registration.kind:
         place = 0 if registration.role == "first" else 1
         seen.answers = whole.answers | {"one-person": parameters["pair"]["expect"][registration.kind][place]}
     return Patient(registration, number, site_key.pseudonym("patient", number), token, person, whole, seen)
 
 
-def consent_day(seen: History, plan: SitePlan, seed: int, parameters: Parameters) -> date | None:
-    """Some were enrolled after their treatment had begun: until then they could not have been lost by dying."""
+def consent_day(seen: History, contacts: list[date], seed: int, parameters: Parameters) -> date | None:
+    """Some were enrolled at a visit after their treatment had begun: until then they could not have been lost by dying."""
     rng = random.Random(f"{seed}/consent/{seen.person}")
     table = parameters["consent"]
-    assert seen.index is not None
-    day = days_after(seen.index, between(rng, table["low"], table["high"]))
-    if rng.random() >= table["share"] or day > min(filter(None, (seen.death, seen.lost, plan.extracted))):
+    if seen.index is None or rng.random() >= table["share"]:
         return None
-    return day
+    day = days_after(seen.index, between(rng, table["low"], table["high"]))
+    return next((visit for visit in contacts if visit >= day), None)
 
 
 def transfer_day(whole: History, seed: int) -> date:

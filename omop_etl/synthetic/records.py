@@ -18,13 +18,18 @@ Resource = dict[str, Any]
 def last_activity(resources: Iterable[Resource], cut_off: date, zone: str, death: date | None) -> date | None:
     """The last local day, up to the cut-off and to death, on which the record says that something happened."""
     stated: list[str | None] = []
+    ends: list[str | None] = []  # a stay that runs over the cut-off counts up to it
     for resource in resources:
-        for element in ("effectivePeriod", "period"):
-            period = resource.get(element, {})
-            stated += [period.get("start"), period.get("end")]
+        given, stay = resource.get("effectivePeriod", {}), resource.get("period", {})
+        stated += [given.get("start"), given.get("end"), stay.get("start")]
+        ends += [stay.get("end")] if stay.get("start", "9")[:10] <= cut_off.isoformat() else []
         stated += [resource.get("effectiveDateTime"), resource.get("onsetDateTime"), resource.get("performedDateTime")]
         stated.append(resource.get("performedPeriod", {}).get("start"))
-    days = [local_day(text, zone) for text in stated if isinstance(text, str) and len(text) >= 10 and text[4] == "-"]
+
+    def days_of(texts: list[str | None]) -> list[date]:
+        return [local_day(text, zone) for text in texts if isinstance(text, str) and len(text) >= 10 and text[4] == "-"]
+
+    days = days_of(stated) + [min(day, cut_off) for day in days_of(ends)]
     last = max((day for day in days if day <= cut_off), default=None)
     return min(last, death) if last and death else last
 

@@ -1,12 +1,18 @@
 -- rwOS, TTD, TTNT, TTC: the first of what is asked for and death; else censored at the last day the patient is known to live.
 
--- The CDK4/6 inhibitor of day 0 is followed into every next line that it is carried into; one begun anew later is another.
+-- The CDK4/6 inhibitor of day 0 is followed into every next line whose regimen holds it; one begun anew later is another.
 CREATE TEMP TABLE cdk46_until AS
 SELECT follow_up.person_id, min(line.start_date) AS until
 FROM follow_up
 JOIN line ON line.person_id = follow_up.person_id AND line.start_date > follow_up.start_date
-ANTI JOIN (FROM line_drug WHERE kind = 'cdk46' AND how = 'carried') AS carried
-    ON carried.person_id = line.person_id AND carried.line_number = line.line_number
+ANTI JOIN (
+    SELECT DISTINCT now.person_id, now.line_number
+    FROM line_drug AS now
+    JOIN line_drug AS before
+        ON before.person_id = now.person_id AND before.drug = now.drug AND before.line_number < now.line_number
+    JOIN follow_up ON follow_up.person_id = now.person_id AND before.line_number >= follow_up.line_number
+    WHERE now.kind = 'cdk46' AND now.in_regimen
+) AS continued ON continued.person_id = line.person_id AND continued.line_number = line.line_number
 GROUP BY follow_up.person_id;
 
 CREATE TEMP TABLE last_cdk46 AS
