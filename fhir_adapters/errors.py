@@ -9,6 +9,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from typing import Any
 
 from fhir_adapters.knowledge import table
 
@@ -41,6 +42,7 @@ class PalmaresError(Exception):
         self, code: str, subject: str, *, count: int | None = None, detail: str = "", **placeholders: object
     ) -> None:
         entry = catalogue()[code]
+        self._said = (code, subject), {"count": count, "detail": detail, **placeholders}
         self.code = code
         self.subject = subject
         self.count = count
@@ -51,10 +53,18 @@ class PalmaresError(Exception):
         more = f": {detail}" if detail else ""
         super().__init__(f"{code} {subject}: {self.rule}{many}{more}. {self.next_command}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It passes between processes as what it was made of."""
+        return _made, (type(self), *self._said)
+
+
+def _made(kind: type[PalmaresError], words: tuple[str, str], more: dict[str, Any]) -> PalmaresError:
+    return kind(*words, **more)
+
 
 _MACHINE_ERRORS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "E-DISK-01"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST), "E-DISK-02"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "E-DISK-02"),
 }
 
 

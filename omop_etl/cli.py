@@ -202,6 +202,9 @@ def gate(
     started = time.monotonic()
     verdict = run(slice_, out, site=site, vocabulary=vocabulary)
     _show(verdict, json, time.monotonic() - started)
+    if not json:
+        for message in verdict.messages:
+            typer.echo(message)
     if verdict.verdict == "BLOCK":
         raise typer.Exit(int(Exit.BLOCKED))
 
@@ -233,11 +236,12 @@ def receive(
 def build(
     slices: Annotated[list[Path], typer.Option("--slice", help="A slice or a received submission; give one per site.")],
     out: Annotated[Path, typer.Option("--out", help="The DuckDB file; swapped in whole.")],
+    vocabulary: VocabularyOption = None,
     json: JsonOption = False,
 ) -> None:
     from omop_etl.warehouse import build as run
 
-    _run("build", json, lambda _: run(slices, out))
+    _run("build", json, lambda report: run(slices, out, vocabulary=vocabulary, progress=report))
 
 
 @app.command("derive", help=_text("derive", "palmares derive --warehouse warehouse.duckdb --out derived/"))

@@ -1,6 +1,7 @@
 """Errors carry number, object, rule, count and the next command, and never a value."""
 
 import errno
+import pickle
 import re
 
 import pytest
@@ -28,6 +29,7 @@ def test_every_number_is_complete(code: str) -> None:
     [
         (OSError(errno.ENOSPC, "No space left on device"), "E-DISK-01"),
         (PermissionError(errno.EACCES, "Permission denied"), "E-DISK-02"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory"), "E-DISK-02"),
         (RuntimeError("IO Error: Could not write file: No space left on device"), "E-DISK-01"),
     ],
 )
@@ -41,3 +43,15 @@ def test_the_machines_troubles_have_numbers(raised: Exception, code: str) -> Non
 def test_other_errors_pass_unchanged() -> None:
     with pytest.raises(ValueError, match="mine"), machine_errors("slice"):
         raise ValueError("mine")
+
+
+def test_it_passes_between_processes_whole() -> None:
+    error = PalmaresError("E-BALANCE-01", "measurement", count=3, detail="rows less rows in the ledger")
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert (str(again), again.code, again.subject, again.count, again.exit_code) == (
+        str(error),
+        "E-BALANCE-01",
+        "measurement",
+        3,
+        error.exit_code,
+    )
