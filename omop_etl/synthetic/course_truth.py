@@ -145,10 +145,18 @@ def true_endpoints(
     if beyond is not None:
         found.append(beyond)
     table = parameters["drug"]
+    # a CDK4/6 inhibitor that is another one, begun in a later line, is not that of day 0
+    until, seen = date.max, {drug for drug in (holder.drugs if holder else ()) if table[drug]["class"] == "cdk46"}
+    for line in lines:
+        if holder and line.number > holder.number:
+            if not seen & set(line.regimen):
+                until = line.start
+                break
+            seen |= {drug for drug in line.drugs if table[drug]["class"] == "cdk46"}
     doses = [
         segment
         for segment in history.segments
-        if table[segment.drug]["class"] == "cdk46" and segment.start >= index  # it is given in the index regimen only
+        if table[segment.drug]["class"] == "cdk46" and index <= segment.start < until
     ]
     last_dose = max(doses, key=lambda segment: segment.end or date.max)
     # the last day of one dose before the next is no stop

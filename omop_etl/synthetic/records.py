@@ -290,7 +290,7 @@ class Record:
         """One segment of one drug at one dose, as the resource type that this site uses."""
         kind = str(self.clerk.plan.profile["drugs"])
         active = segment.end is None
-        last_said = max([*self.contacts, segment.start])
+        last_said = max([*self.contacts, segment.start, *(one.day for one in self.history.assessments)])
         resource = self.start(kind, segment.end or last_said)
         resource["status"] = (
             ("in-progress" if active else "completed")
