@@ -24,7 +24,7 @@ SELECT
     coalesce(condition_status('verificationStatus', verification_status), condition_status('clinicalStatus', clinical_status), 0)
         AS status_concept_id,
     left(clinical_status, 50) AS status_source_value,
-    left(abatement_string, 20) AS stop_reason
+    abatement_string
 FROM (
     SELECT *, starts_at(start_text) AS start_datetime
     FROM (
@@ -52,7 +52,6 @@ SELECT
     r.end_imputed,
     origin(r.reported, r.start_imputed, r.type_concept_id) AS type_concept_id,
     r.status_concept_id,
-    r.status_source_value,
-    r.stop_reason
+    r.status_source_value
 FROM included r
 LEFT JOIN chosen_code c ON c.list_key = r.code_key

@@ -34,8 +34,9 @@ SELECT
     CASE WHEN unit_code IS NOT NULL THEN coalesce(value_unit_system, 'http://unitsofmeasure.org') END AS unit_system,
     unit_code,
     coalesce(value_unit, unit_code) AS unit_text,
-    value_text(value_string, value_boolean, value_datetime, value_time, value_low, value_high, value_numerator, value_denominator,
-        value_start, value_end) AS value_as_string,
+    value_string,
+    value_text(value_boolean, value_datetime, value_time, value_low, value_high, value_numerator, value_denominator, value_start,
+        value_end) AS value_shown,
     boolean_concept(value_boolean) AS value_boolean_concept_id,
     CASE WHEN NOT has_value AND data_absent THEN coalesce(data_absent_code, 'unknown') END AS absent,
     interpretation,
@@ -81,10 +82,11 @@ SELECT
         IS NOT NULL THEN 'http://unitsofmeasure.org' END) AS unit_system,
     coalesce(c.valueQuantity.code, c.valueQuantity.unit, c.valueRange.low.code) AS unit_code,
     coalesce(c.valueQuantity.unit, c.valueQuantity.code, c.valueRange.low.code) AS unit_text,
-    value_text(c.valueString, try_cast(c.valueBoolean AS BOOLEAN), c.valueDateTime, c.valueTime,
+    c.valueString AS value_string,
+    value_text(try_cast(c.valueBoolean AS BOOLEAN), c.valueDateTime, c.valueTime,
         try_cast(c.valueRange.low.value AS DOUBLE), try_cast(c.valueRange.high.value AS DOUBLE),
         try_cast(c.valueRatio.numerator.value AS DOUBLE), try_cast(c.valueRatio.denominator.value AS DOUBLE),
-        c.valuePeriod.start, c.valuePeriod.end) AS value_as_string,
+        c.valuePeriod.start, c.valuePeriod.end) AS value_shown,
     boolean_concept(try_cast(c.valueBoolean AS BOOLEAN)) AS value_boolean_concept_id,
     c.dataAbsentReason IS NOT NULL AS data_absent,
     c.dataAbsentReason.coding[1].code AS data_absent_code,
@@ -95,7 +97,8 @@ SELECT
     coalesce(len(c.modifierExtension), 0) > 0 AS modified,
     -- it holds a value, or the word that there was a result which is not known
     NOT modified AND code_key IS NOT NULL AND (
-        value_key IS NOT NULL OR value_as_number IS NOT NULL OR value_as_string IS NOT NULL OR interpretation IS NOT NULL
+        value_key IS NOT NULL OR value_as_number IS NOT NULL OR value_string IS NOT NULL OR value_shown IS NOT NULL
+        OR interpretation IS NOT NULL
         OR value_boolean_concept_id IS NOT NULL OR value_has_text OR data_absent AND NOT absent_without_row(data_absent_code)
     ) AS speaks
 FROM (
@@ -121,7 +124,8 @@ SELECT
     r.start_imputed,
     origin(r.reported, r.start_imputed, r.type_concept_id) AS type_concept_id,
     r.value_as_number,
-    CASE WHEN c.identifying IS NOT TRUE THEN r.value_as_string END AS value_as_string,
+    CASE WHEN c.identifying IS NOT TRUE THEN coalesce(r.value_string, r.value_shown) END AS value_as_string,
+    CASE WHEN c.identifying IS NOT TRUE THEN r.value_shown END AS value_shown,
     -- an answer that does not map is 0; where the code itself says a value ("Maps to value"), that
     coalesce(v.concept_id, r.value_boolean_concept_id, c.value_concept_id, CASE WHEN r.value_key IS NOT NULL THEN 0 END)
         AS value_as_concept_id,
@@ -156,13 +160,11 @@ SELECT
     r.start_imputed,
     origin(r.reported, r.start_imputed, r.type_concept_id) AS type_concept_id,
     s.value_as_number,
-    CASE WHEN c.identifying IS NOT TRUE THEN s.value_as_string END AS value_as_string,
+    CASE WHEN c.identifying IS NOT TRUE THEN coalesce(s.value_string, s.value_shown) END AS value_as_string,
+    CASE WHEN c.identifying IS NOT TRUE THEN s.value_shown END AS value_shown,
     coalesce(v.concept_id, s.value_boolean_concept_id, c.value_concept_id, CASE WHEN s.value_key IS NOT NULL THEN 0 END)
         AS value_as_concept_id,
-    coalesce(
-        v.source_value, CASE WHEN s.data_absent THEN coalesce(s.data_absent_code, 'unknown') END,
-        CASE WHEN c.identifying IS NOT TRUE THEN left(s.value_as_string, 50) END
-    ) AS value_source_value,
+    coalesce(v.source_value, CASE WHEN s.data_absent THEN coalesce(s.data_absent_code, 'unknown') END) AS value_source_value,
     v.code_no AS value_no,
     operator_concept(s.comparator) AS operator_concept_id,
     u.code_no AS unit_no,

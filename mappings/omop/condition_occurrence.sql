@@ -10,7 +10,8 @@ SELECT
     e.end_datetime AS condition_end_datetime,
     e.type_concept_id AS condition_type_concept_id,
     coalesce(e.status_concept_id, 0) AS condition_status_concept_id,
-    e.stop_reason,
+    -- FHIR says how a condition ended in free text only, which is not de-identified
+    NULL::VARCHAR AS stop_reason,
     e.provider_id,
     e.visit_occurrence_id,
     e.visit_detail_id,

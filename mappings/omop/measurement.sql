@@ -21,8 +21,8 @@ SELECT
     e.source_concept_id AS measurement_source_concept_id,
     e.unit_source_value,
     e.unit_source_concept_id,
-    -- measurement has no value_as_string: a text stands here
-    left(coalesce(e.value_source_value, e.value_as_string), 50) AS value_source_value,
+    -- measurement has no value_as_string: what is no free text (a range, a ratio, a moment) stands here
+    left(coalesce(e.value_source_value, e.value_shown), 50) AS value_source_value,
     -- what was looked at: a tumour marker points to the tumour that was sampled
     f.event_id AS measurement_event_id,
     f.field_concept_id AS meas_event_field_concept_id

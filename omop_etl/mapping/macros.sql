@@ -52,8 +52,8 @@ CREATE OR REPLACE MACRO absent_without_row(code) AS coalesce(absent_row(code), '
 -- values
 CREATE OR REPLACE MACRO boolean_concept(value) AS boolean_value(value::VARCHAR);
 CREATE OR REPLACE MACRO number_text(value) AS regexp_replace(value::VARCHAR, '\.0$', '');
-CREATE OR REPLACE MACRO value_text(words, truth, moment, clock, low, high, numerator, denominator, begun, ended) AS coalesce(
-    words, truth::VARCHAR, moment, clock,
+CREATE OR REPLACE MACRO value_text(truth, moment, clock, low, high, numerator, denominator, begun, ended) AS coalesce(
+    truth::VARCHAR, moment, clock,
     CASE WHEN low IS NOT NULL OR high IS NOT NULL THEN concat_ws(' - ', number_text(low), number_text(high)) END,
     CASE WHEN numerator IS NOT NULL THEN concat_ws(':', number_text(numerator), number_text(denominator)) END,
     CASE WHEN begun IS NOT NULL OR ended IS NOT NULL THEN concat_ws(' / ', begun, ended) END);

@@ -9,7 +9,7 @@ CREATE TABLE event_of_nothing (
     code_no INTEGER, concept_id INTEGER, source_value VARCHAR, source_concept_id INTEGER,
     start_datetime TIMESTAMP, start_imputed BOOLEAN, end_datetime TIMESTAMP, end_imputed BOOLEAN, verbatim_end_date DATE,
     type_concept_id INTEGER, status_concept_id INTEGER, status_source_value VARCHAR, stop_reason VARCHAR,
-    value_as_number DOUBLE, value_as_string VARCHAR, value_no INTEGER, value_as_concept_id INTEGER, value_source_value VARCHAR,
+    value_as_number DOUBLE, value_as_string VARCHAR, value_shown VARCHAR, value_no INTEGER, value_as_concept_id INTEGER, value_source_value VARCHAR,
     operator_concept_id INTEGER, unit_no INTEGER, unit_concept_id INTEGER, unit_source_value VARCHAR, unit_source_concept_id INTEGER,
     range_low DOUBLE, range_high DOUBLE, qualifier_source_value VARCHAR, focus_key UHUGEINT,
     quantity DOUBLE, days_supply INTEGER, refills INTEGER, sig VARCHAR, lot_number VARCHAR, dose_unit_source_value VARCHAR,

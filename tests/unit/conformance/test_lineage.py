@@ -149,7 +149,7 @@ def test_no_view_reads_what_must_never_be_read() -> None:
             {"onsetDateTime", "onsetPeriod.start", "recordedDate"},
         ),
         ("condition_occurrence", "condition_concept_id", "Condition", {"code"}),
-        ("condition_occurrence", "stop_reason", "Condition", {"abatementString"}),
+        ("drug_exposure", "stop_reason", "MedicationStatement", {"statusReason"}),
         ("condition_occurrence", "person_id", "Condition", {"subject"}),
         ("measurement", "range_low", "Observation", {"referenceRange.low.value", "component.referenceRange.low.value"}),
         (
@@ -230,8 +230,8 @@ def test_a_reason_about_an_element_that_is_used_is_wrong(edit: Edit) -> None:
 
 
 def test_an_element_that_a_view_reads_and_nothing_uses_needs_a_reason(edit: Edit) -> None:
-    edit("events/condition.sql", "left(abatement_string, 20) AS stop_reason", "NULL AS stop_reason")
-    assert [one.split(":")[0] for one in problems(flow())] == ["Condition.abatementString"]
+    edit("events/medication_statement.sql", "left(stop_reason, 20) AS stop_reason", "NULL AS stop_reason")
+    assert [one.split(":")[0] for one in problems(flow())] == ["MedicationStatement.statusReason"]
 
 
 SEVERITY = '{"name": "severity", "path": "severity.coding.code.first()"},\n        {"name": "onset_datetime"'
@@ -244,9 +244,12 @@ def test_reading_an_element_is_not_yet_using_it(edit: Edit) -> None:
 
 def test_a_reason_is_wrong_once_the_element_is_used(edit: Edit) -> None:
     edit("views/condition.json", '{"name": "onset_datetime"', SEVERITY)
-    edit("events/condition.sql", "left(abatement_string, 20)", "left(coalesce(abatement_string, severity), 20)")
+    edit("events/condition.sql", "left(clinical_status, 50)", "left(coalesce(clinical_status, severity), 50)")
     assert problems(flow()) == ["conformance/left_out.toml: [Condition] severity: the mapping uses it"]
-    assert feeds(flow(), "condition_occurrence", "stop_reason", "Condition") == {"abatementString", "severity"}
+    assert feeds(flow(), "condition_occurrence", "condition_status_source_value", "Condition") == {
+        "clinicalStatus",
+        "severity",
+    }
 
 
 def test_what_cannot_be_followed_is_said_on_the_pages(edit: Edit) -> None:

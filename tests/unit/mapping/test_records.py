@@ -1,10 +1,24 @@
 """What a record says, column by column: values, drugs, persons, deaths, notes, images, plans."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.mapping_helpers import CATEGORY, LOINC, RXNORM, SNOMED, UCUM, Slice, concept, mapped, patient, resource
+from tests.mapping_helpers import (
+    CATEGORY,
+    HEMOGLOBIN,
+    LOINC,
+    RXNORM,
+    SNOMED,
+    UCUM,
+    Slice,
+    concept,
+    mapped,
+    patient,
+    resource,
+)
 
 SYSTOLIC = concept((LOINC, "8480-6"))
 
@@ -203,7 +217,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "unit-text-only": {"unit_concept_id": 8840, "unit_source_value": "mg/dL"},
     "unit-unknown": {"unit_concept_id": 0, "unit_source_value": "spoons"},
     "integer": {"value_as_number": 7.0, "unit_concept_id": None},
-    "string": {"value_source_value": "two words", "value_as_number": None, "value_as_concept_id": None},
+    "string": {"value_source_value": None, "value_as_number": None, "value_as_concept_id": None},
     "boolean": {"value_as_concept_id": 4188539, "value_source_value": "true"},
     "range": {"value_source_value": "1 - 2.5", "unit_concept_id": 8840, "value_as_number": None},
     "ratio": {"value_source_value": "1:128", "value_as_number": 1 / 128},
@@ -227,6 +241,32 @@ VALUES: dict[str, dict[str, Any]] = {
 def test_value(slice_: Slice, name: str) -> None:
     row = slice_.one("Observation", name, "measurement")
     assert {column: row[column] for column in VALUES[name]} == VALUES[name]
+
+
+def test_free_text_is_counted_and_not_written(tmp_path: Path) -> None:
+    """An answer or an end told in words may hold a name: only value_as_string of observation, which stays, has it."""
+    told = "Mario Rossi, via Roma"
+    found = mapped(
+        tmp_path,
+        [
+            patient(),
+            resource("Observation", "measured", valueQuantity=None, valueString=told),
+            resource(
+                "Observation",
+                "parts",
+                valueQuantity=None,
+                component=[{"code": concept((LOINC, HEMOGLOBIN[0])), "valueString": told}],
+            ),
+            resource("Observation", "asked", code=concept((LOINC, "99999-9")), valueQuantity=None, valueString=told),
+            resource("Condition", "ended", abatementString=told),
+        ],
+    )
+    for path in sorted(found.folder.glob("*.parquet")):
+        rows = [{k: v for k, v in row.items() if k != "value_as_string"} for row in found.rows(path.stem)]
+        assert told[:11] not in str(rows), path.name
+    assert [row["value_as_string"] for row in found.rows("observation")] == [told]
+    losses = json.loads((found.folder / "manifest.json").read_text())["losses"]
+    assert (losses["text-answer"], losses["abatement-text"]) == (2, 1)
 
 
 @pytest.mark.requirement("f2o-022")

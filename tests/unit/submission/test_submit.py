@@ -102,7 +102,12 @@ def test_withheld_columns_leave_empty(vocabulary: Path, tmp_path: Path) -> None:
     write_slice(tmp_path / "slice", rows)
     gate(tmp_path / "slice", tmp_path / "gate", site="prova", vocabulary=vocabulary)
     done = submit(tmp_path / "slice", tmp_path / "gate", tmp_path / "submission")
-    assert done.withheld == {"location.address_1": 1, "location.zip": 1, "person.day_of_birth": 1}
+    assert done.withheld == {
+        "care_site.care_site_name": 1,
+        "location.address_1": 1,
+        "location.zip": 1,
+        "person.day_of_birth": 1,
+    }
     for path in (tmp_path / "submission").rglob("*"):
         assert not path.is_file() or b"Plantedstreet" not in path.read_bytes()
     left = tmp_path / "submission" / "slice"
