@@ -24,7 +24,7 @@ demo: setup  ## synthetic hospitals in, a released cohort out, through the real 
 	$(BIN)/palmares demo --out demo
 
 test: setup  ## every test but the benchmarks
-	$(BIN)/python -m pytest -n auto --dist loadgroup -q tests/unit tests/spec tests/conformance tests/integration tests/dags
+	$(BIN)/python -m pytest -n auto --dist loadscope -q tests/unit tests/spec tests/conformance tests/integration tests/dags
 	$(BIN)/python -m pytest -q tests/acceptance
 
 lint: setup  ## ruff, formatting, mypy

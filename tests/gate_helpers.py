@@ -12,10 +12,6 @@ from omop_etl.gates.slices import open_slice
 from omop_etl.vocabulary import open_vocabulary
 from tests.slices import write_slice, write_vocabulary
 
-# Great Expectations takes seconds to import: the tests that run it share one process
-one_process = pytest.mark.xdist_group("great-expectations")
-
-
 # one of each per process, whichever folder's tests ask first
 _MADE: dict[str, Path] = {}
 _VERDICTS: dict[str, Verdict] = {}

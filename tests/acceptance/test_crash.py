@@ -15,8 +15,6 @@ import pytest
 from omop_etl.stages import CENTRAL_STAGES, SITE_STAGES
 from omop_etl.synthetic import generate
 
-pytestmark = pytest.mark.xdist_group("crash")
-
 WAY = """
 import sys
 from pathlib import Path

@@ -12,8 +12,6 @@ import pytest
 from omop_etl.mapping import origins
 from tests.acceptance.conftest import Demo
 
-pytestmark = pytest.mark.xdist_group("demo")
-
 
 def slice_of(demo: Demo, site: str) -> Path:
     return demo.home / "sites" / site / "slice"

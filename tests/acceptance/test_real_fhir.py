@@ -13,7 +13,6 @@ import pytest
 from tests.shared import SHARED, needs_shared
 
 pytestmark = [
-    pytest.mark.xdist_group("real"),
     needs_shared("fhir_synthea"),
     needs_shared("fhir_mcode"),
     needs_shared("vocabulary_eunomia"),

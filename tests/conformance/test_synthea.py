@@ -17,7 +17,7 @@ from omop_etl.vocabulary import load
 from tests.mapping_helpers import Slice
 from tests.shared import SHARED, needs_shared
 
-pytestmark = [needs_shared("fhir_synthea"), needs_shared("vocabulary_eunomia"), pytest.mark.xdist_group("synthea")]
+pytestmark = [needs_shared("fhir_synthea"), needs_shared("vocabulary_eunomia")]
 SYNTHEA, MCODE = SHARED / "data" / "fhir_synthea", SHARED / "data" / "fhir_mcode"
 
 

@@ -8,7 +8,7 @@ from omop_etl import cdm
 from tests.postgres import needs_postgresql
 from tests.postgres import postgresql as postgresql
 
-pytestmark = [needs_postgresql, pytest.mark.xdist_group("postgresql")]
+pytestmark = needs_postgresql
 
 
 def _create(cluster, schema, statements):

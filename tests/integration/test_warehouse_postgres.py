@@ -15,7 +15,7 @@ from tests.slices import FILLED, clean_rows, write_slice
 
 __all__ = ["postgresql", "vocabulary"]
 psycopg = pytest.importorskip("psycopg")
-pytestmark = [needs_postgresql, pytest.mark.xdist_group("postgresql")]
+pytestmark = needs_postgresql
 
 
 @pytest.fixture(scope="module")

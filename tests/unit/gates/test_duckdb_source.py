@@ -7,9 +7,6 @@ import pytest
 
 from omop_etl.gates.duckdb_source import DuckDBDatasource, gx
 from omop_etl.gates.expectations import ExpectViolationsWithinThreshold
-from tests.gate_helpers import one_process
-
-pytestmark = one_process
 
 
 @pytest.fixture

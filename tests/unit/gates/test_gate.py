@@ -14,10 +14,8 @@ import pytest
 from fhir_adapters.errors import PalmaresError
 from omop_etl.gates import GateJob, Refusal, Verdict, gate, gate_many, read_verdict
 from tests import slices
-from tests.gate_helpers import one_process
 from tests.slices import clean_rows, write_slice
 
-pytestmark = one_process
 SURNAME, PSEUDONYM, PLANTED_ID = "Rossiplanted", "c0ffee00" * 4, 8_123_456_789_012_345
 
 

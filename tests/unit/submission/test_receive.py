@@ -14,9 +14,7 @@ from omop_etl.gates import Verdict
 from omop_etl.gates.slices import file_hash
 from omop_etl.submission import receive, submit
 from omop_etl.submission.contents import SUBMISSION, number_of
-from tests.gate_helpers import one_process
 
-pytestmark = one_process
 Gated = tuple[Path, Path, Verdict]
 
 

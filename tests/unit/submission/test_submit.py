@@ -14,10 +14,8 @@ from omop_etl.gates import Verdict, gate
 from omop_etl.gates.slices import file_hash, slice_tables
 from omop_etl.submission import submit, verify
 from omop_etl.submission.contents import withheld
-from tests.gate_helpers import one_process
 from tests.slices import FILLED, clean_rows, write_slice
 
-pytestmark = one_process
 Gated = tuple[Path, Path, Verdict]
 
 

@@ -10,8 +10,6 @@ from omop_etl.synthetic.defects import KINDS, NOT_IN_BUNDLES
 from omop_etl.synthetic.parameters import load
 from tests.synthetic_helpers import Run
 
-pytestmark = pytest.mark.xdist_group("synthetic")
-
 
 def _planted(run: Run, kind: str) -> list[dict]:
     return [row for row in run.truth("defects") if row["kind"] == kind]

@@ -6,8 +6,6 @@ from pydicom.errors import InvalidDicomError
 
 from tests.synthetic_helpers import Run
 
-pytestmark = pytest.mark.xdist_group("synthetic")
-
 
 def _studies(run: Run) -> dict[str, list[pydicom.Dataset]]:
     damaged = {(row["site"], row["position"]) for row in run.truth("defects") if row["resource_type"] == "ImagingStudy"}

@@ -12,7 +12,6 @@ from fhir_adapters.pseudonyms import SiteKey
 from omop_etl.config import load_site, site_ids
 from tests.synthetic_helpers import Run
 
-pytestmark = pytest.mark.xdist_group("synthetic")
 PER_TYPE = 60
 
 

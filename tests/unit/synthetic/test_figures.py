@@ -12,7 +12,6 @@ from omop_etl.synthetic.model import History
 from omop_etl.synthetic.parameters import USUAL, load
 
 SIZE = 4000
-pytestmark = pytest.mark.xdist_group("synthetic-figures")
 
 
 @pytest.fixture(scope="module")

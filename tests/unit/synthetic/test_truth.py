@@ -5,13 +5,10 @@ from collections import Counter
 from datetime import date
 
 import pyarrow.parquet as pq
-import pytest
 
 from omop_etl.synthetic.dates import add_months
 from omop_etl.synthetic.parameters import CRITERIA, load
 from tests.synthetic_helpers import Run
-
-pytestmark = pytest.mark.xdist_group("synthetic")
 
 # every reason of the contract; PASS reasons included
 REASONS = {

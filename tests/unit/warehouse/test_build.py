@@ -17,7 +17,6 @@ from omop_etl.cdm import duckdb_columns, tables
 from omop_etl.gates import Verdict
 from omop_etl.submission import receive, submit
 from omop_etl.warehouse import build, summary
-from tests.gate_helpers import one_process
 from tests.slices import FILLED, clean_rows, write_slice
 
 SITES = ("altra", "prova", "terza")
@@ -93,7 +92,6 @@ def test_the_same_content_each_time_and_in_any_order(three: list[Path], vocabula
     assert dump(tmp_path / "one.duckdb") == dump(tmp_path / "two.duckdb")
 
 
-@one_process
 def test_submissions_bring_their_verdict(gated: tuple[Path, Path, Verdict], three: list[Path], tmp_path: Path) -> None:
     submit(gated[0], gated[1], tmp_path / "submission")
     receipt = receive(tmp_path / "submission", tmp_path / "intake")
