@@ -27,6 +27,7 @@ Progress = Callable[[int], None]  # is told how many more files (or pages) are d
 ADAPTERS: Mapping[str, str] = {
     "fhir_files": "fhir_adapters.fhir_files",
     "dicom_folder": "fhir_adapters.dicom.folder",
+    "tables": "fhir_adapters.tables",
 }
 
 
