@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.pseudonyms import LinkageKey
 
+LINKAGE_SYSTEM = "urn:palmares:linkage-token"  # the identifier system that mapping reads the token from
 KINDS = frozenset(["date", "month", "number", "list", "pattern", "boolean", "linkage"])
 _DATE = re.compile(r"(?:(?:(\d{1,2})[/.-])?(\d{1,2})[/.-])?(\d{4})")
 _ISO = re.compile(r"(\d{4})-(\d{2})(?:-(\d{2}))?(?:[T ]00:00(?::00(?:\.0+)?)?)?")
@@ -109,7 +110,7 @@ class Fill:
             if linkage is None:
                 raise PalmaresError("E-KEY-01", LinkageKey.variable)
             try:
-                return linkage.token(text), ""
+                return {"system": LINKAGE_SYSTEM, "value": linkage.token(text)}, ""
             except ValueError:
                 return None, "T-FISCAL-CODE"
         return (text, "") if self.pattern is not None and self.pattern.fullmatch(text) else (None, "T-VALUE")

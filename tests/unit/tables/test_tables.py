@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fhir_adapters.base import Extraction, open_source
 from fhir_adapters.column_map import read_map
 from fhir_adapters.errors import PalmaresError
-from fhir_adapters.pseudonyms import SiteKey
+from fhir_adapters.pseudonyms import LinkageKey, SiteKey, check_character
 
 KEY = SiteKey(b"k" * 32)
 MAP = """
@@ -170,3 +170,23 @@ def test_any_bytes_end_in_a_report_or_a_numbered_error(tmp_path_factory: pytest.
         run(folder)
     except PalmaresError as error:
         assert error.code == "E-TAB-02"
+
+
+def test_the_codice_fiscale_passes_as_its_token_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "RSSMRA80A41H501" + check_character("RSSMRA80A41H501")
+    guide = Path(__file__).resolve().parents[3] / "docs" / "sources-tables.md"
+    (example,) = guide.read_text(encoding="utf-8").split("```toml\n")[1:]
+    (tmp_path / "map.toml").write_text(example.split("```")[0], encoding="utf-8")
+    header = "cartella;sesso;data_nascita;codice_fiscale;her2_1;data_her2_1"
+    rows = [f"1;F;1/1/1980;{code};2+;1/2/2021", f"2;F;1/1/1980;{code[:-1]}?;;"]
+    (tmp_path / "pazienti.csv").write_text("\n".join([header, *rows]), encoding="cp1252")
+    monkeypatch.setenv("PALMARES_LINKAGE_KEY", "ab" * 32)
+    source = open_source({"kind": "tables", "map": "map.toml", "path": "."}, folder=tmp_path, key=KEY)
+    extraction = source.extract(tmp_path / "out")
+    assert extraction.resources == {"Patient": 2, "Observation": 1}
+    assert extraction.more["reported"] == {"T-NO-COLUMN": 4, "T-FISCAL-CODE": 1}
+    first, second = map(json.loads, (tmp_path / "out/fhir/Patient.ndjson").read_text(encoding="utf-8").splitlines())
+    token = LinkageKey(bytes.fromhex("ab" * 32)).token(code)
+    assert first["identifier"] == [{"system": "urn:palmares:linkage-token", "value": token}]
+    assert "identifier" not in second
+    assert not any(code[:15] in path.read_text(encoding="utf-8") for path in (tmp_path / "out").rglob("*.*"))
