@@ -147,6 +147,12 @@ def _sheet(path: Path, table: Table, name: str) -> Iterator[Row]:
         book.close()
 
 
+def database_url(url: str) -> str:
+    """Airflow's `postgres://…` as SQLAlchemy calls it, with the driver that is installed; any other URL as it is."""
+    scheme, separator, rest = url.partition("://")
+    return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgres", "postgresql") else url
+
+
 def _query(table: Table, connection: str) -> Iterator[Row]:
     import sqlalchemy
 
@@ -154,7 +160,7 @@ def _query(table: Table, connection: str) -> Iterator[Row]:
     if not url:
         raise PalmaresError("E-TAB-03", table.name, detail="the environment has no URL for its connection")
     try:
-        engine = sqlalchemy.create_engine(url)
+        engine = sqlalchemy.create_engine(database_url(url))
         with engine.connect().execution_options(stream_results=True) as session:
             result = session.execute(sqlalchemy.text(table.query))
             yield 1, list(result.keys())

@@ -15,6 +15,7 @@ from fhir_adapters.base import Extraction, open_source
 from fhir_adapters.column_map import read_map
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.pseudonyms import LinkageKey, SiteKey, check_character
+from fhir_adapters.tables import database_url
 
 KEY = SiteKey(b"k" * 32)
 MAP = """
@@ -190,3 +191,8 @@ def test_the_codice_fiscale_passes_as_its_token_only(tmp_path: Path, monkeypatch
     assert first["identifier"] == [{"system": "urn:palmares:linkage-token", "value": token}]
     assert "identifier" not in second
     assert not any(code[:15] in path.read_text(encoding="utf-8") for path in (tmp_path / "out").rglob("*.*"))
+
+
+def test_the_url_of_an_airflow_connection_is_one_of_sqlalchemy() -> None:
+    assert database_url("postgres://u:p@h/d") == database_url("postgresql://u:p@h/d") == "postgresql+psycopg://u:p@h/d"
+    assert database_url("sqlite:///a.db") == "sqlite:///a.db"
