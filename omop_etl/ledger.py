@@ -53,10 +53,11 @@ class Totals:
 
 
 def totals(connection: duckdb.DuckDBPyConnection) -> Totals:
-    """Add up the ledger."""
+    """Add up the ledger; `written_once` has each resource that wrote rows once (resource_type, place)."""
     found: dict[str, dict[str, int]] = {}
     for resource_type, outcome, count in connection.execute(
-        "SELECT resource_type, outcome, count(DISTINCT place) FROM ledger GROUP BY ALL ORDER BY ALL"
+        "SELECT resource_type, 'written' AS outcome, count(*) FROM written_once GROUP BY 1 UNION ALL "
+        "SELECT resource_type, outcome, count(DISTINCT place) FROM ledger WHERE outcome <> 'written' GROUP BY 1, 2 ORDER BY ALL"
     ).fetchall():
         found.setdefault(resource_type, {})[outcome] = count
     refused = dict(

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -97,15 +97,19 @@ class Run:
             read = self._settle_resources(connection, reader, known)
             ledger.write_lines(connection)
         with step("writing"):
-            done = slice.write(
-                connection, self.out, self.site.id, "patient" in reader.columns, {"totals": ledger.totals}
-            )
+            beside = {
+                "totals": ledger.totals,
+                "exclusions": ledger.exclusions,
+                "losses": self._losses,
+                "shares": self._shares,
+            }
+            done = slice.write(connection, self.out, self.site.id, "patient" in reader.columns, beside)
             counts = {name: done[name] for name in cdm_selects()}
             totals: ledger.Totals = done["totals"]
         with step("checking"):
             apart = {*slice.DERIVED, "cdm_source"}
             ledger.check(totals, read, {name: count for name, count in counts.items() if name not in apart})
-        return self._tell(connection, MapResult, vocabulary, started, named, counts, done["unmapped"], totals.found)
+        return self._tell(connection, MapResult, vocabulary, started, named, counts, done)
 
     def _define(self, connection: duckdb.DuckDBPyConnection, vocabulary: Vocabulary) -> None:
         connection.execute(partial_dates.MACROS)
@@ -216,22 +220,15 @@ class Run:
         started: datetime,
         named: Path,
         counts: dict[str, int],
-        unmapped: dict[str, int],
-        resources: dict[str, dict[str, int]],
+        done: dict[str, Any],
     ) -> "MapResult":
-        """Write the manifest and give the result."""
+        """Write the manifest and give the result. `done` is what `slice.write` answered."""
+        resources, unmapped = done["totals"].found, done["unmapped"]
         outcomes: dict[str, int] = {}
         for by_outcome in resources.values():
             for outcome, count in by_outcome.items():
                 outcomes[outcome] = outcomes.get(outcome, 0) + count
-        share = connection.execute(
-            "SELECT count(*) FILTER (concept_id > 0) / nullif(count(*), 0) FROM event WHERE cdm_table IS NOT NULL"
-        ).fetchone()
-        links = connection.execute(
-            "SELECT count(*) FILTER (visit_occurrence_id IS NOT NULL AND NOT visit_by_date), count(*) FILTER (visit_by_date), "
-            "count(*) FILTER (visit_occurrence_id IS NULL) FROM event WHERE cdm_table IS NOT NULL"
-        ).fetchone()
-        mapped_share = round(share[0], 4) if share and share[0] is not None else None
+        mapped_share, *links = done["shares"]
         extracted = connection.execute("SELECT extracted_to()::VARCHAR").fetchone()
         guide = json.loads((mappings_folder() / "conformance" / "guide.json").read_text(encoding="utf-8"))
         manifest = {
@@ -239,9 +236,9 @@ class Run:
             "derived": list(slice.DERIVED),
             "tables": counts,
             "resources": resources,
-            "exclusions": ledger.exclusions(connection),
-            "losses": self._losses(connection),
-            "visit_links": dict(zip(("by_reference", "by_date", "none"), links or (), strict=False)),
+            "exclusions": done["exclusions"],
+            "losses": done["losses"],
+            "visit_links": dict(zip(("by_reference", "by_date", "none"), links, strict=True)),
             "unmapped": unmapped,
             "mapped_share": mapped_share,
             "vocabulary": vocabulary.lock,
@@ -267,6 +264,17 @@ class Run:
             mapped_share=mapped_share,
             seconds=self.steps.seconds,
         )
+
+    def _shares(self, connection: duckdb.DuckDBPyConnection) -> tuple[float | None, int, int, int]:
+        """Of the clinical records: the share with a concept; those linked to a visit by reference, by date, and not."""
+        row = connection.execute(
+            "SELECT count(*) FILTER (concept_id > 0) / nullif(count(*), 0), "
+            "count(*) FILTER (visit_occurrence_id IS NOT NULL AND NOT visit_by_date), count(*) FILTER (visit_by_date), "
+            "count(*) FILTER (visit_occurrence_id IS NULL) FROM event WHERE cdm_table IS NOT NULL"
+        ).fetchone()
+        assert row is not None
+        share, by_reference, by_date, none = row
+        return None if share is None else round(share, 4), by_reference, by_date, none
 
     def _losses(self, connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
         """What was read of written resources and has no place in OMOP, counted (f2o-080)."""

@@ -33,11 +33,12 @@ _PARQUET = "(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
 
 
 def tell_origins(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create three views of where the rows of the slice come from.
+    """Create views of where the rows of the slice come from.
 
     `written`        cdm_table, cdm_id, resource_type, resource_id, own: whether the resource has one row there, with its own id
     `written_lines`  resource_type, resource_id, cdm_table, row_count, place: the same per resource and table; place is the resource's key
     `written_keys`   resource_type, key: each resource once that gave clinical records
+    `written_once`   resource_type, place: each resource once that gave any row
     """
     rows = []
     for name, (relation, which) in _FROM.items():
@@ -69,6 +70,15 @@ def tell_origins(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(
         "CREATE OR REPLACE VIEW written_keys AS "
         f"SELECT resource_type, key FROM {one} UNION ALL SELECT DISTINCT resource_type, key FROM {more}"
+    )
+    # only of the types that also give rows of other kinds have the keys of all to be told apart
+    kinds = connection.execute(f"SELECT DISTINCT resource_type FROM ({others}) ORDER BY 1").fetchall()
+    also = ", ".join(literal(kind) for (kind,) in kinds) or "''"
+    connection.execute(
+        "CREATE OR REPLACE VIEW written_once AS "
+        f"SELECT resource_type, key AS place FROM written_keys WHERE resource_type NOT IN ({also}) UNION ALL "
+        f"SELECT DISTINCT resource_type, place FROM (SELECT resource_type, key AS place FROM written_keys WHERE resource_type IN ({also}) "
+        f"UNION ALL SELECT resource_type, place FROM ({others}))"
     )
 
 
