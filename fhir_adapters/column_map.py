@@ -13,6 +13,7 @@ from fhir_adapters.errors import PalmaresError
 from fhir_adapters.pseudonyms import LinkageKey
 
 LINKAGE_SYSTEM = "urn:palmares:linkage-token"  # the identifier system that mapping reads the token from
+_NO_CODES = ("Rossi", "ROSSI", "rossi", "Maria Rossi", "via Roma 1", "RSSMRA80A41H501X", "a@b.it")
 KINDS = frozenset(["date", "month", "number", "list", "pattern", "boolean", "linkage"])
 _DATE = re.compile(r"(?:(?:(\d{1,2})[/.-])?(\d{1,2})[/.-])?(\d{4})")
 _ISO = re.compile(r"(\d{4})-(\d{2})(?:-(\d{2}))?(?:[T ]00:00(?::00(?:\.0+)?)?)?")
@@ -197,6 +198,16 @@ def _table(settings: Mapping[str, Any], number: int, lists: Mapping[str, Mapping
     )
 
 
+def _pattern(text: str) -> re.Pattern[str]:
+    """A pattern of codes. One that a name, an address or a codice fiscale matches would let free text through."""
+    pattern = re.compile(text, re.ASCII)
+    if any(pattern.fullmatch(sample) for sample in _NO_CODES):
+        raise ValueError(
+            "pattern: a name, an address or a codice fiscale would match; use a list, or a narrower pattern"
+        )
+    return pattern
+
+
 def _recipe(settings: Mapping[str, Any], name: str, turn: str, lists: Mapping[str, Mapping[str, Any]]) -> Recipe:
     def column(title: str) -> str:
         return title.replace("{n}", turn).strip().lower()
@@ -216,7 +227,7 @@ def _recipe(settings: Mapping[str, Any], name: str, turn: str, lists: Mapping[st
                 required=fill.get("required", False),
                 missing=_words(fill.get("missing", [])),
                 values=lists[fill["list"]] if kind == "list" else {},
-                pattern=re.compile(fill["pattern"], re.ASCII) if kind == "pattern" else None,
+                pattern=_pattern(fill["pattern"]) if kind == "pattern" else None,
             )
         )
     patient = column(settings["patient"])

@@ -210,7 +210,7 @@ def _resource(
     wrongs: list[Wrong] = []
     if recipe.when and all(mapping.is_missing(row.get(column)) for column in recipe.when):
         return None, wrongs
-    who = "" if mapping.is_missing(row.get(recipe.patient)) else str(row[recipe.patient]).strip()
+    who = "" if mapping.is_missing(row.get(recipe.patient)) else str(row[recipe.patient]).strip().strip(" \t\r\n\0")
     if not who:
         return None, [Wrong(number, recipe.patient, "T-REQUIRED")]
     person = key.pseudonym("patient", who)

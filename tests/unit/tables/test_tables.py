@@ -8,7 +8,7 @@ from typing import Any
 
 import openpyxl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fhir_adapters.base import Extraction, open_source
@@ -164,6 +164,7 @@ def test_no_database_and_no_map_are_numbered(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=300))
+@example(noise=b"\x00")  # a record number of nothing but a null byte
 def test_any_bytes_end_in_a_report_or_a_numbered_error(tmp_path_factory: pytest.TempPathFactory, noise: bytes) -> None:
     folder = tmp_path_factory.mktemp("noise")
     (folder / "a.csv").write_bytes(HEADER.encode() + b"\n" + noise)
@@ -196,3 +197,20 @@ def test_the_codice_fiscale_passes_as_its_token_only(tmp_path: Path, monkeypatch
 def test_the_url_of_an_airflow_connection_is_one_of_sqlalchemy() -> None:
     assert database_url("postgres://u:p@h/d") == database_url("postgresql://u:p@h/d") == "postgresql+psycopg://u:p@h/d"
     assert database_url("sqlite:///a.db") == "sqlite:///a.db"
+
+
+@pytest.mark.parametrize("pattern", [".*", "[A-Za-z ]+", r"\\w+", "(?i)[a-z]{2,}"])
+def test_a_pattern_that_lets_names_through_is_refused(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "map.toml").write_text(
+        f"""
+        [[table]]
+        file = "a.csv"
+        [[table.resource]]
+        type = "Observation"
+        patient = "id"
+        fill = [{{ column = "note", element = "valueString", as = "pattern", pattern = "{pattern}" }}]
+        """,
+        encoding="utf-8",
+    )
+    with pytest.raises(PalmaresError, match=r"E-TAB-01.*narrower"):
+        read_map(tmp_path / "map.toml")
