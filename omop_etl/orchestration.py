@@ -67,20 +67,24 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def site_lines(home: Path, sites: Sequence[str]) -> list[dict[str, Any]]:
-    """Per site: resources read, rows written, unmapped records, quarantined resources, the verdict, and what failed last.
+    """Per site: resources read, rows written, unmapped records, quarantined resources, the verdict, and what failed.
 
     The counts are those of the slice's manifest and the gate's verdict; a stage that failed in this workspace's last run of
     the site is named with its numbered error.
     """
-    failed: dict[str, str] = {}
+    failures: dict[
+        tuple[str, str], str
+    ] = {}  # (subject, stage) → words; the subject of an extraction is <site>/<source>
     log = home / "events.ndjson"
     for line in log.read_bytes().splitlines() if log.is_file() else []:
         event = json.loads(line)
-        subject = event["subject"].split("/")[0]
+        subject, stage = event["subject"], event["stage"]
         if event["state"] == "failed":
-            failed[subject] = f"{event['stage']}: {event.get('error', '')}"
-        elif event["stage"] == "land" and event["state"] == "begun":
-            failed.pop(subject, None)
+            failures[subject, stage] = f"{stage}: {event.get('error', '')}"
+        elif event["state"] == "begun":
+            failures.pop((subject, stage), None)
+            if stage == "land":  # the site's way begins anew; that a source failed before it still holds
+                failures = {key: words for key, words in failures.items() if key[0] != subject}
     lines = []
     for site in sites:
         folder = home / "sites" / site
@@ -99,14 +103,14 @@ def site_lines(home: Path, sites: Sequence[str]) -> list[dict[str, Any]]:
                 "excluded": outcomes.get("excluded", 0),
                 "quarantined": outcomes.get("quarantined", 0),
                 "verdict": verdict.get("verdict", "–"),
-                "failed": failed.get(site, ""),
+                "failed": "; ".join(words for (subject, _), words in failures.items() if subject.split("/")[0] == site),
             }
         )
     return lines
 
 
 def report_sites(home: Path, sites: Sequence[str]) -> None:
-    """Print the line of each site; raises E-RUN-01 when a site did not come to its submission."""
+    """Print the line of each site; raises E-RUN-01 when a site did not come to its submission, or not with all sources."""
     lines = site_lines(home, sites)
     for line in lines:
         print(" ".join(f"{name}={value}" for name, value in line.items()))
