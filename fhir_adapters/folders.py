@@ -1,9 +1,11 @@
 """A folder is written whole or not at all: beside its place first, then moved there by rename."""
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fhir_adapters.errors import PalmaresError, machine_errors
 
@@ -63,3 +65,13 @@ def whole_file(out: Path) -> Iterator[Path]:
             partial.replace(out)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def described(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file of a folder, by its path there."""
+    described = {}
+    for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+        with path.open("rb") as content:
+            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        described[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256}
+    return described

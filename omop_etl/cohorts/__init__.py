@@ -14,6 +14,5 @@ All of it holds dates or person ids: it stays inside the secure environment. `om
 """
 
 from omop_etl.cohorts.run import CohortResult, run
-from omop_etl.cohorts.study import Study, load_study, studies
 
-__all__ = ["CohortResult", "Study", "load_study", "run", "studies"]
+__all__ = ["CohortResult", "run"]

@@ -10,7 +10,7 @@ import duckdb
 
 from fhir_adapters.errors import PalmaresError
 from omop_etl.cohorts.small_cells import suppress
-from omop_etl.cohorts.study import Study
+from omop_etl.study.rules import Study
 
 
 @dataclass(frozen=True)

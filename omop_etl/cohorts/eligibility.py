@@ -5,8 +5,8 @@ from collections.abc import Callable
 import duckdb
 
 from fhir_adapters.errors import PalmaresError
-from omop_etl.cohorts.study import Study
-from omop_etl.cohorts.warehouse import prepare, trouble
+from omop_etl.study.reading import prepare, trouble
+from omop_etl.study.rules import Study
 
 Progress = Callable[[str], None]
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import duckdb
 
-from fhir_adapters.folders import whole_folder
+from fhir_adapters.folders import described, whole_folder
 from omop_etl import __version__
 from omop_etl.cohorts.attrition import attrition, shown, write_csv
 from omop_etl.cohorts.eligibility import Progress, evaluate
 from omop_etl.cohorts.picture import draw
-from omop_etl.cohorts.study import Study, load_study
-from omop_etl.cohorts.warehouse import content_sha256, literal, open_warehouse
+from omop_etl.study.reading import content_sha256, literal, open_warehouse
+from omop_etl.study.rules import Study, load_study
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def run(
         write_csv(table, folder / "attrition.csv")
         draw(table, folder)
         counts = dict(connection.execute("SELECT action, count(*) FROM question GROUP BY action").fetchall())
-        files = describe(folder)
+        files = described(folder)
         manifest = {
             "format": 1,
             "study": rules.name,
@@ -88,18 +88,6 @@ def run(
         ),
         out=str(out),
     )
-
-
-def describe(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file of a folder, by name."""
-    return {
-        str(path.relative_to(folder)): {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def _write_tables(connection: duckdb.DuckDBPyConnection, study: Study, folder: Path) -> None:

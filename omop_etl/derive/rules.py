@@ -13,9 +13,9 @@ from pathlib import Path
 import duckdb
 
 from fhir_adapters.errors import PalmaresError
-from omop_etl.cohorts.study import Study, load_study
-from omop_etl.cohorts.warehouse import literal, prepare, trouble
 from omop_etl.mapping.identity import MASK, settle
+from omop_etl.study.reading import literal, prepare, trouble
+from omop_etl.study.rules import Study, load_study
 
 Progress = Callable[[str], None]
 

@@ -9,11 +9,10 @@ from pathlib import Path
 import duckdb
 
 from fhir_adapters.errors import PalmaresError
-from fhir_adapters.folders import whole_file, whole_folder
+from fhir_adapters.folders import described, whole_file, whole_folder
 from omop_etl import __version__, cdm
-from omop_etl.cohorts.run import describe
-from omop_etl.cohorts.warehouse import content_sha256, literal, open_warehouse
 from omop_etl.derive.rules import Progress, Rules, apply, load_rules
+from omop_etl.study.reading import content_sha256, literal, open_warehouse
 
 CDM_TABLES = ("drug_era", "condition_era", "episode", "episode_event")
 _ORDER = {
@@ -75,7 +74,7 @@ def derive(
             "code_version": __version__,
             "rows": rows,
             "endpoints": [one.paramcd for one in rules.endpoints],
-            "files": describe(folder),
+            "files": described(folder),
         }
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     if into_warehouse:

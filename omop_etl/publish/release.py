@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from fhir_adapters.errors import PalmaresError
-from fhir_adapters.folders import whole_folder
+from fhir_adapters.folders import described, whole_folder
 from omop_etl import __version__
 from omop_etl.cohorts.attrition import attrition, shown, write_csv
 from omop_etl.cohorts.eligibility import Progress, evaluate
 from omop_etl.cohorts.picture import draw
-from omop_etl.cohorts.run import describe as describe_files
-from omop_etl.cohorts.study import Study, load_study
-from omop_etl.cohorts.warehouse import content_sha256, literal, open_warehouse
 from omop_etl.publish import dictionary, privacy
+from omop_etl.study.reading import content_sha256, literal, open_warehouse
+from omop_etl.study.rules import Study, load_study
 
 if TYPE_CHECKING:
     import pandas
@@ -78,7 +77,7 @@ def release(
             "code_version": __version__,
             "study_sha256": manifest["study_sha256"],
             "cohort_manifest_sha256": hashlib.sha256((Path(cohort) / "manifest.json").read_bytes()).hexdigest(),
-            "files": describe_files(folder),
+            "files": described(folder),
         }
         (folder / "manifest.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         privacy.check(folder)

@@ -16,8 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from omop_etl.cohorts import run
-from omop_etl.cohorts.warehouse import open_warehouse
 from omop_etl.publish import release
+from omop_etl.study.reading import open_warehouse
 from tests.cohort_helpers import registry
 from tests.warehouses import connect
 

@@ -17,7 +17,7 @@ import pytest
 
 from omop_etl.cohorts import reference
 from omop_etl.cohorts.eligibility import evaluate
-from omop_etl.cohorts.study import Study, load_study
+from omop_etl.study.rules import Study, load_study
 from tests.warehouses import Event, connect, event, fill, people, read_table
 
 HERE = Path(__file__).parent

@@ -14,8 +14,8 @@ from fhir_adapters.errors import PalmaresError
 from omop_etl.cohorts import CohortResult, run
 from omop_etl.cohorts.attrition import attrition, shown
 from omop_etl.cohorts.eligibility import evaluate
-from omop_etl.cohorts.study import Study, load_study
-from omop_etl.cohorts.warehouse import content_sha256, open_warehouse
+from omop_etl.study.reading import content_sha256, open_warehouse
+from omop_etl.study.rules import Study, load_study
 from tests.cohort_helpers import patient, registry, registry_file
 from tests.warehouses import Event, connect, words, write
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from omop_etl.cohorts import reference
 from omop_etl.cohorts.eligibility import evaluate
-from omop_etl.cohorts.study import load_study
+from omop_etl.study.rules import load_study
 from tests.warehouses import Event, connect, fill, people
 
 CUT_OFF = date(2024, 2, 29)

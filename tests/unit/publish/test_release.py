@@ -15,9 +15,9 @@ import pytest
 from fhir_adapters.errors import PalmaresError
 from omop_etl.cohorts import run
 from omop_etl.cohorts.eligibility import evaluate
-from omop_etl.cohorts.study import load_study
 from omop_etl.publish import privacy, release
 from omop_etl.publish.release import dataset
+from omop_etl.study.rules import load_study
 from tests.cohort_helpers import patient, registry, registry_file
 from tests.warehouses import Event, connect, fill, write
 

@@ -8,8 +8,8 @@ from datetime import date
 import pytest
 
 from fhir_adapters.errors import PalmaresError
-from omop_etl.cohorts.study import load_study, studies
 from omop_etl.publish.dictionary import read_dictionary
+from omop_etl.study.rules import load_study, studies
 from tests.shared import SHARED, needs_shared
 
 STUDY = load_study("palmares2")

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from fhir_adapters.errors import PalmaresError
-from omop_etl.cohorts.study import Study
+from omop_etl.study.rules import Study
 
 # what a study reads; a content hash over these says whether two warehouses hold the same patients
 TABLES = (
