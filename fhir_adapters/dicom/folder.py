@@ -1,7 +1,7 @@
 """The `dicom_folder` source: a folder of DICOM files under any name, headers only → FHIR ImagingStudy.
 
     <out>/fhir/ImagingStudy.ndjson   one study a line, sorted by id
-    <out>/files.parquet              position, outcome, reason, resource_id: one row per file of the folder
+    <out>/outcomes.parquet           one outcome per file of the folder; a study counts at the first of its files
     <out>/manifest.json              counts: files by outcome and reason, values left out by element
 
 The resources have no `meta.lastUpdated`: a header does not say when it was changed, and the day of the extraction would make two
@@ -16,23 +16,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fhir_adapters import allow_list
 from fhir_adapters.base import Extraction, Progress, Setting, adapter
 from fhir_adapters.dicom.scan import BATCH, Batch, scan
-from fhir_adapters.dicom.studies import WRITTEN, FileOutcome, Writer, outcomes
+from fhir_adapters.dicom.studies import Writer, outcomes
 from fhir_adapters.dicom.values import Instance
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.folders import whole_folder
+from fhir_adapters.outcomes import RESOURCE, OutcomeFile, item_name
 from fhir_adapters.processes import in_order, processors
-from fhir_adapters.shown_names import shown_name
 
 if TYPE_CHECKING:
     from fhir_adapters.pseudonyms import SiteKey
-
-_FILES = pa.schema([(name, pa.string()) for name in ("position", "outcome", "reason", "resource_id")])
 
 
 @adapter
@@ -74,24 +70,23 @@ class DicomFolder:
             raise PalmaresError("E-SRC-04", self.kind, count=len(files), detail="none of its files is DICOM")
         results = outcomes(found)
         writer = Writer(allow_list.dicom(), self._zone, instances=self._instances)
-        good = (one for one, result in zip(found, results, strict=True) if result.outcome == WRITTEN)
-        with whole_folder(out) as partial:
+        good = (one for one, result in zip(found, results, strict=True) if result.outcome == RESOURCE)
+        with whole_folder(out) as partial, OutcomeFile(partial, self.kind) as items:
+            for (name, _, _), result in zip(files, results, strict=True):
+                items.add(item_name(name), *result)
             (partial / "fhir").mkdir()
             studies = writer.studies(one for one in good if isinstance(one, Instance))
             with (partial / "fhir" / "ImagingStudy.ndjson").open("wb") as lines:
                 for study in studies:
                     lines.write(orjson.dumps(study) + b"\n")
-            _write_files([shown_name(name) for name, _, _ in files], results, partial / "files.parquet")
+            items.balance(len(studies))
             extraction = Extraction(
                 self.kind,
                 files=len(files),
                 bytes=sum(size for _, _, size in files),
                 resources={"ImagingStudy": len(studies)},
-                skipped=_counts(result.reason for result in results if result.reason),
-                more={
-                    "outcomes": _counts(result.outcome for result in results),
-                    "left_out": _counts(left_out.elements()),
-                },
+                skipped=_sorted(items.reasons),
+                more={"outcomes": _sorted(items.outcomes), "left_out": _sorted(left_out)},
             )
             extraction.write(partial)
         return extraction
@@ -123,16 +118,5 @@ def _files(folder: Path) -> Iterator[tuple[str, str, int]]:
                     yield entry.path[above:].replace(os.sep, "/"), entry.path, size
 
 
-def _counts(words: Iterator[str]) -> dict[str, int]:
-    return dict(sorted(Counter(words).items()))
-
-
-def _write_files(positions: Sequence[str], results: Sequence[FileOutcome], out: Path) -> None:
-    columns = [positions, *zip(*results, strict=True)]
-    pq.write_table(pa.Table.from_arrays([_texts(column) for column in columns], schema=_FILES), out)
-
-
-def _texts(column: Sequence[str]) -> pa.Array:
-    builder = pa.lib.StringBuilder()  # pa.array would load pandas first
-    builder.append_values(column)
-    return builder.finish()
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))

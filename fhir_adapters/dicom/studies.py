@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from fhir_adapters.allow_list import DicomAllowList
 from fhir_adapters.dicom.values import Coding, Instance, Value
+from fhir_adapters.outcomes import RESOURCE, outcome_of
 
 Values = tuple[Value, ...]
 
@@ -22,37 +23,23 @@ _ABSENT = {"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", 
 
 
 class FileOutcome(NamedTuple):
-    """What became of a file: `outcome` as in the ledger, `reason` a code of reasons.csv or empty, the study's id or empty."""
+    """What became of a file: an outcome of `fhir_adapters.outcomes`, its reason, and the resources counted at this file."""
 
     outcome: str
-    reason: str
-    resource_id: str
+    reason: str | None = None
+    resources: int = 0
 
 
-WRITTEN = "written"
-# reason → outcome, of files that give no instance
-OUTCOMES = {
-    "X-NOT-DICOM": "excluded",
-    "X-DICOMDIR": "excluded",
-    "X-OTHER-ISSUER": "excluded",
-    "Q-DICOM-DAMAGED": "quarantined",
-    "Q-DICOM-UNREADABLE": "quarantined",
-    "Q-DICOM-NO-UID": "quarantined",
-    "Q-DICOM-NO-PATIENT": "quarantined",
-    "Q-DICOM-PATIENT-TEXT": "quarantined",
-    "Q-DICOM-PATIENTS": "quarantined",
-    "Q-DICOM-INSTANCE": "quarantined",
-    "M-DICOM-DUPLICATE": "merged",
-}
-
-
-def outcome(reason: str, resource_id: str = "") -> FileOutcome:
+def outcome(reason: str) -> FileOutcome:
     """The outcome that goes with a reason."""
-    return FileOutcome(OUTCOMES[reason], reason, resource_id)
+    return FileOutcome(outcome_of(reason), reason)
 
 
 def outcomes(found: Sequence[Instance | str]) -> list[FileOutcome]:
-    """One outcome per file, in the same order. `found`: the file's instance, or the reason why there is none."""
+    """One outcome per file, in the same order. `found`: the file's instance, or the reason why there is none.
+
+    A study counts at the first of its files.
+    """
     places: defaultdict[str, set[tuple[str, str, str]]] = defaultdict(set)
     patients: defaultdict[str, set[str]] = defaultdict(set)
     for one in found:
@@ -60,19 +47,21 @@ def outcomes(found: Sequence[Instance | str]) -> list[FileOutcome]:
             places[one.uid].add((one.patient, one.study, one.series))
             patients[one.study].add(one.patient)
     seen: set[str] = set()
+    studies: set[str] = set()
     result = []
     for one in found:
         if isinstance(one, str):
             result.append(outcome(one))
         elif len(patients[one.study]) > 1:
-            result.append(outcome("Q-DICOM-PATIENTS", one.study))
+            result.append(outcome("Q-DICOM-PATIENTS"))
         elif len(places[one.uid]) > 1:
-            result.append(outcome("Q-DICOM-INSTANCE", one.study))
+            result.append(outcome("Q-DICOM-INSTANCE"))
         elif one.uid in seen:
-            result.append(outcome("M-DICOM-DUPLICATE", one.study))
+            result.append(outcome("M-DICOM-DUPLICATE"))
         else:
             seen.add(one.uid)
-            result.append(FileOutcome(WRITTEN, "", one.study))
+            result.append(FileOutcome(RESOURCE, None, int(one.study not in studies)))
+            studies.add(one.study)
     return result
 
 

@@ -34,7 +34,7 @@ def extract(folder: Path, out: Path, **settings: Any) -> list[dict[str, Any]]:
 
 
 def files(out: Path) -> list[tuple[str, str]]:
-    table = pq.read_table(out / "files.parquet").to_pylist()
+    table = pq.read_table(out / "outcomes.parquet").to_pylist()
     return [(row["outcome"], row["reason"]) for row in table]
 
 
@@ -79,7 +79,7 @@ def test_a_study_with_two_series(tmp_path) -> None:
     }
     assert "meta" not in study and "instance" not in second
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["resources"] == {"ImagingStudy": 1} and manifest["outcomes"] == {"written": 4}
+    assert manifest["resources"] == {"ImagingStudy": 1} and manifest["outcomes"] == {"resource": 4}
 
 
 def test_instances_are_listed_when_asked(tmp_path) -> None:
@@ -113,7 +113,7 @@ def test_outcomes(tmp_path) -> None:
     (folder / "95").symlink_to(folder)
     studies = extract(folder, tmp_path / "out")
     assert files(tmp_path / "out") == [
-        ("written", ""),
+        ("resource", None),
         ("merged", "M-DICOM-DUPLICATE"),
         ("quarantined", "Q-DICOM-NO-PATIENT"),
         ("quarantined", "Q-DICOM-NO-UID"),
@@ -336,14 +336,16 @@ def test_in_worker_processes(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(folder, "BATCH", 1)
     together = extract(tmp_path / "in", tmp_path / "together", jobs=2)
     assert alone == together
-    assert (tmp_path / "alone" / "files.parquet").read_bytes() == (tmp_path / "together" / "files.parquet").read_bytes()
+    assert (tmp_path / "alone" / "outcomes.parquet").read_bytes() == (
+        tmp_path / "together" / "outcomes.parquet"
+    ).read_bytes()
 
 
 def test_twice_the_same_bytes(tmp_path) -> None:
     save(tmp_path / "in" / "1", instance(1))
     for out in ("one", "two"):
         extract(tmp_path / "in", tmp_path / out)
-    for name in ("manifest.json", "files.parquet", "fhir/ImagingStudy.ndjson"):
+    for name in ("manifest.json", "outcomes.parquet", "fhir/ImagingStudy.ndjson"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
@@ -353,9 +355,9 @@ def test_pydicoms_own_files(tmp_path) -> None:
     everything = [path for path in folder.rglob("*") if path.is_file()]
     found = files(tmp_path / "out")
     assert len(found) == len(everything)
-    written = sum(one == ("written", "") for one in found)
+    written = sum(one == ("resource", None) for one in found)
     assert written == sum(study["numberOfInstances"] for study in studies) > 90
-    assert {outcome for outcome, _ in found} == {"written", "merged", "excluded", "quarantined"}
+    assert {outcome for outcome, _ in found} == {"resource", "merged", "excluded", "quarantined"}
 
 
 @needs_shared("dicom")
@@ -363,7 +365,7 @@ def test_slides_reports_and_segmentations(tmp_path) -> None:
     studies = extract(SHARED / "data" / "dicom", tmp_path / "out")
     modalities = {series["modality"]["code"] for study in studies for series in study["series"]}
     assert modalities == {"CT", "DX", "SEG", "SM", "SR", "ANN"}
-    assert all(outcome in ("written", "merged") for outcome, _ in files(tmp_path / "out"))
+    assert all(outcome in ("resource", "merged") for outcome, _ in files(tmp_path / "out"))
     [slide] = [series for study in studies for series in study["series"] if series["modality"]["code"] == "SM"][:1]
     assert {"objective-lens-power", "stain"} & extensions(slide).keys() or slide["numberOfInstances"]
 

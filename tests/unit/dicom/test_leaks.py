@@ -142,7 +142,7 @@ def test_nothing_planted_comes_out(planted, tmp_path, caplog, capfd, recwarn) ->
     extraction = source.extract(tmp_path / "out")
     assert extraction.resources == {"ImagingStudy": 3}
     written = dict(everything(tmp_path / "out"))
-    assert {"manifest.json", "files.parquet", "fhir/ImagingStudy.ndjson"} <= written.keys()
+    assert {"manifest.json", "outcomes.parquet", "fhir/ImagingStudy.ndjson"} <= written.keys()
     # real dates stay inside the secure environment: the date of the study is the one thing planted that may pass
     study = written.pop("fhir/ImagingStudy.ndjson")
     assert '"1947-01-01"' in study
