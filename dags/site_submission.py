@@ -6,6 +6,8 @@ the **gate**, and what may leave the hospital is **submitted**.
 
 - One run may carry one hospital (at a hospital) or all (the demo): `sites` in the run's configuration, else every site
   that has a TOML.
+- A source gives what changed since it last landed; with `full`, all that it has. What it remembers moves on only after
+  landing, so a run that fails anywhere is repeated, not skipped.
 - A source that fails is retried, then reported, and the site goes on with its other sources. A site that fails stops
   nobody else.
 - The run is red when a site failed, though the others submitted: the `report` task names it.
@@ -13,8 +15,9 @@ the **gate**, and what may leave the hospital is **submitted**.
   stays.
 - Each submission updates the asset `palmares_submissions`, on which `central_release` wakes.
 
-Configuration: `home` (the workspace; else the environment's `PALMARES_HOME`), `sites`, `full` (land from nothing instead
-of on top of what had landed). The stages, their order and their retries are those of `omop_etl/stages.py`.
+Configuration: `home` (the workspace; else the environment's `PALMARES_HOME`), `sites`, `full` (every source anew, landed
+from nothing; on top of what had landed where a source failed). The stages, their order and their retries are those of
+`omop_etl/stages.py`.
 """
 
 from airflow.sdk import Asset, Param, dag, task, task_group
@@ -32,7 +35,9 @@ from omop_etl.stages import SITE_STAGES, stage
     params={
         "home": Param(None, type=["null", "string"], description="The workspace; default: PALMARES_HOME."),
         "sites": Param(None, type=["null", "array"], description="Site ids; default: every site with a TOML."),
-        "full": Param(False, type="boolean", description="Land from nothing, not on top of what had landed."),
+        "full": Param(
+            False, type="boolean", description="All that the sources have, not what changed since last time."
+        ),
     },
     tags=["palmares", "hospital"],
 )
@@ -61,7 +66,7 @@ def site_submission():
 
         place = site_place(params, source["site"])
         label = f"{source['site']} source {source['number'] + 1}"
-        return source | in_airflow(label, stages.extract, place, source["number"])
+        return source | in_airflow(label, stages.extract, place, source["number"], full=params["full"])
 
     def step(name: str, **options):
         """A task per site for the stage of this name."""

@@ -3,12 +3,19 @@
 A source turns what a hospital has into a folder of FHIR R4:
 
     <out>/fhir/…            Bundles (.json) and NDJSON (.ndjson), plain or compressed, as landing reads them
-    <out>/manifest.json     {"extraction": kind, "files", "bytes", "resources", "skipped", …}; landing passes it by
+    <out>/manifest.json     {"extraction": kind, "files", "bytes", "resources", "skipped", "full", "state", …}; landing passes it by
+    <out>/known.parquet     for a source that finds deletes by comparing: the ids that it gave and that still stand
 
 The folder is written whole or not at all (`folders.whole_folder`). A new adapter is a module with one class under
 `@adapter` and one line in `ADAPTERS`.
+
+What a source wants to know the next time (a server's clock, files seen) is its `state`: plain JSON in the manifest, without
+secrets and without patients' values. It comes back only from an extraction that has landed (`memory.py`), so a run that
+was killed anywhere is repeated, never skipped. An adapter's `extract` takes of `full`, `state`, `known` and `progress` what it
+needs; one that takes no `state` reads everything each time.
 """
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -43,7 +50,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What an extraction did: files and bytes read, resources written per type (where counted), files left out per reason."""
+    """What an extraction did: files and bytes read, resources written per type (where counted), files left out per reason.
+
+    `full`: it holds all that the source has, not what changed since `state`. `state`: what the source remembers of it.
+    """
 
     kind: str
     files: int
@@ -51,6 +61,8 @@ class Extraction:
     resources: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
+    full: bool = True
+    state: Mapping[str, Any] | None = None
 
     def write(self, out: Path) -> None:
         """Write `manifest.json` of an extraction folder."""
@@ -69,14 +81,22 @@ class Source(Protocol):
     settings: ClassVar[Mapping[str, Setting]]
     needs_key: ClassVar[bool]  # it meets real identifiers, so it needs the site's key for pseudonyms
 
-    def extract(self, out: Path, *, progress: Progress | None = None) -> Extraction:
-        """Write the folder `out`, whole or not at all."""
+    @property
+    def extract(self) -> Callable[..., Extraction]:
+        """`extract(out, *, full=False, state=None, known=None, progress=None)` writes the folder `out`, whole or not at all.
+
+        `full`: read everything, not what changed since `state`. `state`: what this source remembered in the last extraction
+        that landed, None when there is none. `known`: the `known.parquet` of that extraction. An adapter leaves out of its
+        signature what it does not use; call it by `extract_from`.
+        """
         ...
 
 
 class ContractError(TypeError):
     """An adapter does not keep the contract of this module: a defect of ours, found when it is imported."""
 
+
+_OFFERED = ("full", "state", "known", "progress")  # what `extract` may take
 
 _registry: dict[str, type] = {}
 A = TypeVar("A", bound=type)
@@ -96,8 +116,12 @@ def adapter(cls: A) -> A:
         raise ContractError(f"{name}.settings is no mapping of name to Setting")
     if not isinstance(getattr(cls, "needs_key", None), bool):
         raise ContractError(f"{name}.needs_key is neither True nor False")
-    if not callable(getattr(cls, "extract", None)):
+    extract = getattr(cls, "extract", None)
+    if not callable(extract):
         raise ContractError(f"{name} has no extract")
+    _, _, *takes = inspect.signature(extract).parameters.values()
+    if any(one.name not in _OFFERED and one.default is one.empty for one in takes if one.kind is not one.VAR_KEYWORD):
+        raise ContractError(f"{name}.extract takes something that nobody gives")
     _registry[kind] = cls
     return cls
 
@@ -149,3 +173,21 @@ def open_source(
         raise PalmaresError("E-SRC-03", kind)
     source: Source = cls(checked, folder=folder, key=key)
     return source
+
+
+def extract_from(
+    source: Source,
+    out: Path,
+    *,
+    full: bool = False,
+    state: Mapping[str, Any] | None = None,
+    known: Path | None = None,
+    progress: Progress | None = None,
+) -> Extraction:
+    """Run a source into the folder `out`, giving it of the options what its `extract` takes."""
+    offered = {"full": full, "state": state, "known": known, "progress": progress}
+    parameters = inspect.signature(source.extract).parameters
+    extraction: Extraction = source.extract(
+        out, **{name: value for name, value in offered.items() if name in parameters}
+    )
+    return extraction

@@ -122,15 +122,32 @@ def extract(
     site: SiteOption,
     out: OutOption,
     source: Annotated[int, typer.Option("--source", min=1, help="Which [[source]] of the site's TOML.")] = 1,
+    previous: Annotated[
+        Path | None,
+        typer.Option(
+            help="An earlier extraction of this source, landed meanwhile: only what changed since then is read."
+        ),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="All that the source has, and what is gone since --previous.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
+    from fhir_adapters.base import extract_from
+    from fhir_adapters.memory import Remembered, of_extraction
     from omop_etl.config import load_site
     from omop_etl.stages import source_of
 
     settings = load_site(site)
     if source > len(settings.sources):
         raise PalmaresError("E-SITE-02", site, detail=f"it has {len(settings.sources)} sources")
-    _run("extract", json, lambda report: source_of(settings, source - 1).extract(out, progress=report))
+
+    def work(report: Progress) -> object:
+        opened = source_of(settings, source - 1)
+        known = of_extraction(previous, opened.kind) if previous else Remembered()
+        return extract_from(opened, out, full=full, state=known.state, known=known.known, progress=report)
+
+    _run("extract", json, work)
 
 
 @app.command("land", help=_text("land", "palmares land extracted/ --out landed/"))

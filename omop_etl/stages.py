@@ -8,6 +8,7 @@ the function that does it. The DAGs, the command line, the progress display and 
 Below them stand the few lines that place each stage in a workspace:
 
     <home>/sites/<site>/{extracted/<n>-<kind>, landed, accepted, slice, gate, submission}
+    <home>/sites/<site>/sources/<n>.json       what source n remembers of its last extraction that landed
     <home>/centre/{intake/<site>, warehouse.duckdb, derived, cohort, release}
     <home>/events.ndjson        one line per stage that began, ended or failed
 """
@@ -27,6 +28,7 @@ from omop_etl.config import Site
 
 if TYPE_CHECKING:
     from fhir_adapters.base import Source
+    from fhir_adapters.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -217,15 +219,25 @@ def _noted(home: Path, name: str, subject: str, work: Callable[[], object]) -> d
     return counts
 
 
-def extract(place: SitePlace, number: int) -> dict[str, Any]:
-    """Run the site's source of this number (from 0) into `extracted/<n>-<kind>`."""
-    settings = place.site.sources[number]
-    out = place.extracted / f"{number + 1}-{settings.get('kind', 'unknown')}"
+def extract(place: SitePlace, number: int, *, full: bool = False) -> dict[str, Any]:
+    """Run the site's source of this number (from 0) into `extracted/<n>-<kind>`: what changed since it last landed, or all."""
+    from fhir_adapters.base import extract_from
+
+    kind = str(place.site.sources[number].get("kind", "unknown"))
+    out = place.extracted / f"{number + 1}-{kind}"
 
     def work() -> object:
-        return source_of(place.site, number).extract(out)
+        remembered = _memory(place, number).recall(kind)
+        source = source_of(place.site, number)
+        return extract_from(source, out, full=full, state=remembered.state, known=remembered.known)
 
     return _noted(place.home, "extract", f"{place.site.id}/{number + 1}", work) | {"out": str(out)}
+
+
+def _memory(place: SitePlace, number: int) -> "Memory":
+    from fhir_adapters.memory import Memory
+
+    return Memory(place.folder / "sources", number + 1)
 
 
 def source_of(site: Site, number: int) -> "Source":
@@ -237,15 +249,40 @@ def source_of(site: Site, number: int) -> "Source":
     return open_source(site.sources[number], folder=site.folder, key=key, time_zone=site.time_zone)
 
 
+@dataclass(frozen=True)
+class NothingNew:
+    """No source had anything new to land: what had landed stands as it was."""
+
+    added: bool = False
+
+
 def land(place: SitePlace, extracted: Sequence[str | Path], *, full: bool = False) -> dict[str, Any]:
-    """Land what was extracted; by default as a new delivery on top of what had landed before."""
+    """Land what was extracted; by default as a new delivery on top of what had landed before.
+
+    With `full`, from nothing — but only when every source of the site is there with all that it has: a source that failed
+    must not take what it gave before out of the site's data. After landing, each source's memory moves on.
+    """
     from fhir_adapters.landing import land as run
+    from fhir_adapters.memory import read_extraction
+
+    folders = [Path(one) for one in extracted]
 
     def work() -> object:
-        if not extracted:
+        if not folders:
             raise PalmaresError("E-SOURCE-02", place.site.id)
-        previous = place.landed if place.landed.exists() and not full else None
-        return run([Path(one) for one in extracted], place.landed, previous=previous)
+        manifests = {folder: read_extraction(folder) for folder in folders}
+        whole = all(manifest is None or manifest.full for manifest in manifests.values())
+        anew = full and whole and len(folders) >= len(place.site.sources)
+        previous = place.landed if place.landed.exists() and not anew else None
+        news = [folder for folder, manifest in manifests.items() if manifest is None or not manifest.empty]
+        landing: object = NothingNew()
+        if news or previous is None:
+            landing = run(news or folders, place.landed, previous=previous)
+        for folder in folders:
+            number = folder.name.partition("-")[0]
+            if folder.parent == place.extracted and number.isdecimal():
+                _memory(place, int(number) - 1).advance(folder)
+        return landing
 
     return _noted(place.home, "land", place.site.id, work)
 
