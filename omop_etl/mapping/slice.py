@@ -101,7 +101,8 @@ def write(
         )
         order = tables()[name].primary_key or next(iter(duckdb_columns(name)))
         copies[name] = (f"SELECT {typed} FROM ({select}) ORDER BY {order}", folder / f"{name}.parquet")
-    (folder / "side").mkdir()
+    # what leads from a row back to its resource is read by the one who runs the mapping, and by no other account (f2o-024)
+    (folder / "side").mkdir(mode=0o700)
     lines = "SELECT * EXCLUDE (place) FROM ledger ORDER BY place, resource_type, resource_id, cdm_table, reason"
     copies["ledger"] = (lines, folder / "ledger.parquet")
     others = "SELECT * EXCLUDE (own) FROM written WHERE NOT own ORDER BY cdm_table, cdm_id, resource_type, resource_id"
@@ -115,6 +116,7 @@ def write(
     # the largest first
     names = sorted(tasks, key=lambda name: name not in ("ledger", "measurement", *beside))
     done = side_by_side(connection, lambda cursor, name: tasks[name](cursor), names)
+    (folder / "ledger.parquet").chmod(0o600)
     return dict(zip(names, done, strict=True))
 
 

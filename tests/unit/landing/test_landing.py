@@ -43,6 +43,7 @@ def error_of(*arguments: object, **options: object) -> str:
 # ------------------------------------------------------------------------------------------------------ forms
 
 
+@pytest.mark.requirement("f2o-014")
 @pytest.mark.parametrize("ending", ["ndjson", "jsonl", "NDJSON"])
 @pytest.mark.parametrize("compress", ["", ".gz", ".zst"])
 def test_ndjson_in_each_form(tmp_path: Path, ending: str, compress: str) -> None:
@@ -123,6 +124,7 @@ def test_manifests_of_ours_are_passed_by_and_others_are_told(tmp_path: Path) -> 
 # ---------------------------------------------------------------------------------------------------- Bundles
 
 
+@pytest.mark.requirement("f2o-013")
 @pytest.mark.parametrize("kind", ["document", "collection", "message", "transaction", "batch", "searchset", "history"])
 def test_every_type_of_bundle_is_unpacked(tmp_path: Path, kind: str) -> None:
     (tmp_path / "bundle.json").write_bytes(orjson.dumps(bundle({"resource": patient(1)}, {}, type=kind)))

@@ -130,6 +130,7 @@ def test_a_file_that_was_not_announced(name: str, submission: Path, tmp_path: Pa
     refused(submission, tmp_path / "intake", "E-RECEIVE-04")
 
 
+@pytest.mark.requirement("f2o-024")
 @pytest.mark.parametrize("name", ["slice/side/trace.parquet", "../../etc/passwd", "/etc/passwd", "slice/../../x"])
 def test_a_file_that_no_submission_holds_is_not_taken_even_when_announced(
     name: str, submission: Path, tmp_path: Path

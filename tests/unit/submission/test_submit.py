@@ -23,6 +23,7 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.requirement("f2o-024")
 def test_exactly_the_allowed_files_leave(gated: Gated, tmp_path: Path) -> None:
     done = submit(gated[0], gated[1], tmp_path / "submission")
     expected = {f"slice/{name}.parquet" for name in FILLED}

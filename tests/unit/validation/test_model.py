@@ -17,6 +17,7 @@ def fault_of(resource: dict, **more: object) -> Fault | None:
     return check(resource, Identity(resource["resourceType"], resource["id"]))
 
 
+@pytest.mark.requirement("f2o-012")
 @pytest.mark.parametrize(
     ("resource", "more", "fault"),
     [

@@ -43,6 +43,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "landed"
 
 
+@pytest.mark.requirement("f2o-012")
 def test_the_sound_go_on_and_the_others_are_quarantined(folder: Path, tmp_path: Path) -> None:
     result = validate(folder, tmp_path / "accepted")
     accepted = tmp_path / "accepted"
