@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 KINDS = frozenset(
-    "uid public-uid pseudonym number date time date-time word coded body-part listed present used".split()  # noqa: SIM905
+    "uid public-uid pseudonym number date time date-time step-date word coded body-part listed present used".split()  # noqa: SIM905
 )
 OVER = frozenset(["commonest", "first", "any"])
 _SETTINGS = {"tag", "vr", "as", "to", "unit", "least", "most", "words", "list", "over", "why"}
@@ -49,12 +49,14 @@ class DicomAllowList:
     """What of a DICOM header may pass (`keep`, in the file's order), what is left out and why, and the lists of texts.
 
     `texts`: list → text in upper case → the text that is written. `patterns`: list → what a text must match whole.
+    `report_classes`: how the SOP classes of structured reports begin.
     """
 
     keep: Mapping[str, DicomElement]
     leave_out: Mapping[str, str]
     texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     patterns: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
+    report_classes: str = ""
 
 
 @cache
@@ -77,7 +79,7 @@ def dicom() -> DicomAllowList:
     for element in keep.values():
         if element.kind == "listed" and element.list not in texts and element.list not in patterns:
             raise AllowListError(f"dicom.keep.{element.keyword}: no list {element.list}")
-    return DicomAllowList(keep, part["leave_out"], texts, patterns)
+    return DicomAllowList(keep, part["leave_out"], texts, patterns, part["reports"]["classes"])
 
 
 def _element(keyword: str, settings: Mapping[str, Any]) -> DicomElement:

@@ -15,7 +15,10 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 # A tag is a number here, as the four bytes of a little endian file read: element << 16 | group.
 # tag → raw bytes, or the items of a sequence
@@ -288,6 +291,30 @@ def silent_pydicom() -> Iterator[None]:
             yield
     finally:
         log.disabled = before
+
+
+def read_dataset(path: str | Path) -> "Dataset | None":
+    """All of a file but its pixels, by pydicom; None when it cannot be read."""
+    import pydicom
+
+    with silent_pydicom(), pydicom.config.disable_value_validation():
+        try:
+            return pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        except Exception:  # whatever a broken file makes pydicom raise
+            return None
+
+
+def header_of(dataset: "Dataset", wanted: Wanted) -> "Header | Outcome":
+    """The wanted elements of a dataset that came over the network, its texts decoded."""
+    import pydicom
+
+    with silent_pydicom(), pydicom.config.disable_value_validation():
+        try:
+            header = _as_header(dataset, wanted)
+        except Exception:  # whatever a broken dataset makes pydicom raise; it gets an outcome and the others go on
+            return "Q-DICOM-DAMAGED"
+    header[_CHARACTER_SET] = b"ISO_IR 192"
+    return header
 
 
 def _as_header(dataset: Any, wanted: Wanted) -> Header:

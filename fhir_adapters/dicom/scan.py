@@ -4,15 +4,20 @@ Few imports: each worker loads this module anew.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from fhir_adapters import allow_list
-from fhir_adapters.dicom.headers import read_header
+from fhir_adapters.dicom.headers import Header, key, read_dataset, read_header
 from fhir_adapters.dicom.values import Instance, Reader
 from fhir_adapters.pseudonyms import SiteKey
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
 BATCH = 500  # files: about a tenth of a second
+_SOP_CLASS = key(0x00080016)
 
 
 class Batch(NamedTuple):
@@ -36,5 +41,27 @@ def scan(batch: Batch) -> Scan:
     found: list[Instance | str] = []
     for path in batch.paths:
         header = read_header(path, reader.wanted)
-        found.append(header if isinstance(header, str) else reader.instance(header))
+        found.append(header if isinstance(header, str) else instance_of(header, reader, partial(read_dataset, path)))
     return Scan(found, reader.left_out)
+
+
+def instance_of(header: Header, reader: Reader, whole: "Callable[[], Dataset | None]") -> Instance | str:
+    """The instance of a header, with its measurements when it is a structured report; `whole` then gives all of it.
+
+    What did not pass is counted in `reader.left_out`.
+    """
+    instance = reader.instance(header)
+    sop_class = header.get(_SOP_CLASS, b"")
+    if not isinstance(instance, Instance) or not isinstance(sop_class, bytes):
+        return instance
+    if not sop_class.startswith(reader.allowed.report_classes.encode()):
+        return instance
+    from fhir_adapters.dicom.reports import read_report
+
+    data = whole()
+    if data is None:
+        reader.left_out["report.damaged"] += 1
+        return instance
+    measures, left_out = read_report(data, reader.allowed, reader.report_hashes(), reader.record_number(header))
+    reader.left_out += left_out
+    return instance._replace(measures=measures)

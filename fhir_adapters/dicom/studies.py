@@ -11,23 +11,32 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from fhir_adapters.allow_list import DicomAllowList
-from fhir_adapters.dicom.values import Coding, Instance, Value
+from fhir_adapters.dicom.values import Coding, Instance, Measure, Value
 from fhir_adapters.outcomes import RESOURCE, outcome_of
 
 Values = tuple[Value, ...]
 
 EXTENSION = "urn:palmares:imaging:"
-_SYSTEMS = {"DCM": "http://dicom.nema.org/resources/ontology/DCM", "SCT": "http://snomed.info/sct"}
+_SYSTEMS = {
+    "DCM": "http://dicom.nema.org/resources/ontology/DCM",
+    "SCT": "http://snomed.info/sct",
+    "LN": "http://loinc.org",
+    "IBSI": "urn:oid:1.2.840.10008.2.16.13",
+    "NCIt": "http://ncicb.nci.nih.gov/xml/owl/EVS/Thesaurus.owl",
+    "RADLEX": "http://radlex.org",
+    "UMLS": "urn:oid:2.16.840.1.113883.6.86",
+    "FMA": "urn:oid:2.16.840.1.113883.6.119",
+    "UCUM": "http://unitsofmeasure.org",
+}
 _LATERALITY = {"L": "7771000", "R": "24028007", "B": "51440002"}
 _ABSENT = {"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "unknown"}
 
 
 class FileOutcome(NamedTuple):
-    """What became of a file: an outcome of `fhir_adapters.outcomes`, its reason, and the resources counted at this file."""
+    """What became of a file: an outcome of `fhir_adapters.outcomes` and its reason."""
 
     outcome: str
     reason: str | None = None
-    resources: int = 0
 
 
 def outcome(reason: str) -> FileOutcome:
@@ -36,10 +45,7 @@ def outcome(reason: str) -> FileOutcome:
 
 
 def outcomes(found: Sequence[Instance | str]) -> list[FileOutcome]:
-    """One outcome per file, in the same order. `found`: the file's instance, or the reason why there is none.
-
-    A study counts at the first of its files.
-    """
+    """One outcome per file, in the same order. `found`: the file's instance, or the reason why there is none."""
     places: defaultdict[str, set[tuple[str, str, str]]] = defaultdict(set)
     patients: defaultdict[str, set[str]] = defaultdict(set)
     for one in found:
@@ -47,7 +53,6 @@ def outcomes(found: Sequence[Instance | str]) -> list[FileOutcome]:
             places[one.uid].add((one.patient, one.study, one.series))
             patients[one.study].add(one.patient)
     seen: set[str] = set()
-    studies: set[str] = set()
     result = []
     for one in found:
         if isinstance(one, str):
@@ -60,8 +65,7 @@ def outcomes(found: Sequence[Instance | str]) -> list[FileOutcome]:
             result.append(outcome("M-DICOM-DUPLICATE"))
         else:
             seen.add(one.uid)
-            result.append(FileOutcome(RESOURCE, None, int(one.study not in studies)))
-            studies.add(one.study)
+            result.append(FileOutcome(RESOURCE))
     return result
 
 
@@ -100,7 +104,7 @@ class Writer:
             "status": "available",
         }
         if modalities:
-            study["modality"] = [_coding(value) for value in sorted(modalities, key=str)]
+            study["modality"] = [coding(value) for value in sorted(modalities, key=str)]
         study["subject"] = {"reference": f"Patient/{instances[0].patient}"}
         started = self._started(self._common(instances), ("study-date", "study-time"), *_LATER_DATES)
         if started:
@@ -118,18 +122,26 @@ class Writer:
             if "." not in name and name not in _WRITTEN_OTHERWISE
             for value in values[name]
         ]
+        wait = _injection_to_series(values)
+        if wait is not None:
+            extensions.append({"url": EXTENSION + "injection-to-series", "valueQuantity": quantity(wait, "s")})
+        extensions += [
+            feature(measure, uid) for one in sorted(instances, key=_instance_order) for measure in one.measures
+        ]
         if extensions:
             series["extension"] = extensions
         if "series.number" in values:
             series["number"] = values["series.number"][0]
         modality = values.get("series.modality")
-        series["modality"] = _coding(modality[0]) if modality else {"extension": [_ABSENT]}
+        series["modality"] = coding(modality[0]) if modality else {"extension": [_ABSENT]}
         series["numberOfInstances"] = len(instances)
         if "series.bodySite" in values:
-            series["bodySite"] = _coding(values["series.bodySite"][0])
+            series["bodySite"] = coding(values["series.bodySite"][0])
         if "series.laterality" in values:
             side = str(values["series.laterality"][0])
             series["laterality"] = {"system": _SYSTEMS["SCT"], "code": _LATERALITY[side]}
+        if "specimen-uid" in values:
+            series["specimen"] = [{"reference": f"Specimen/{values['specimen-uid'][0]}"}]
         started = self._started(values, *_LATER_DATES)
         if started:
             series["started"] = started
@@ -166,15 +178,12 @@ class Writer:
 
     def _typed(self, name: str, value: Value) -> dict[str, Any]:
         if isinstance(value, Coding):
-            return {"valueCoding": _coding(value)}
+            return {"valueCoding": coding(value)}
         if isinstance(value, bool):
             return {"valueBoolean": value}
         if isinstance(value, int | float):
             unit = self._units.get(name)
-            if not unit:
-                return {"valueDecimal": value}
-            quantity = {"value": value, "unit": unit, "system": "http://unitsofmeasure.org", "code": unit}
-            return {"valueQuantity": quantity}
+            return {"valueQuantity": quantity(value, unit)} if unit else {"valueDecimal": value}
         if name.endswith("-date"):
             return {"valueDate": value}
         if name.endswith("-time"):
@@ -182,6 +191,10 @@ class Writer:
         if name.endswith("-uid"):
             return {"valueOid": f"urn:oid:{value}"}
         return {"valueString": value}
+
+    def taken(self, instance: Instance) -> str | None:
+        """When the study of an instance began, as a FHIR dateTime."""
+        return self._started(dict(instance.values), ("study-date", "study-time"), *_LATER_DATES)
 
     def _started(self, values: Mapping[str, Values], *pairs: tuple[str, str]) -> str | None:
         """The first of the pairs (date, time) whose date is there, as a FHIR dateTime."""
@@ -206,17 +219,56 @@ class Writer:
 
 
 _LATER_DATES = (("series-date", "series-time"), ("acquisition-date", "acquisition-time"))
-_WRITTEN_OTHERWISE = frozenset(["study-date", "study-time", "offset"])
+_OF_SPECIMEN = ("specimen-type", "specimen-site", "specimen-collected")
+_WRITTEN_OTHERWISE = frozenset(["study-date", "study-time", "offset", *_OF_SPECIMEN])
 
 
 def _date_of(name: str) -> str:
     return name.removesuffix("-time") + "-date"
 
 
-def _coding(value: Value) -> dict[str, str]:
+def coding(value: Value) -> dict[str, str]:
+    """The FHIR Coding of a code."""
     if not isinstance(value, Coding):
         raise TypeError("the allow-list writes a coded element by another kind")
     return {"system": _SYSTEMS[value.scheme], "code": value.code, "display": value.display}
+
+
+def quantity(value: float, unit: str, shown: str = "") -> dict[str, Any]:
+    """A FHIR Quantity in a UCUM unit."""
+    return {"value": value, "unit": shown or unit, "system": _SYSTEMS["UCUM"], "code": unit}
+
+
+def feature(measure: Measure, report: str) -> dict[str, Any]:
+    """What the series of a report says of each measurement: which Observation it is, on which series, of what, by what."""
+    codes, region = dict(measure.codes), dict(measure.region)
+    parts: list[dict[str, Any]] = [{"url": "observation", "valueReference": {"reference": f"Observation/{measure.id}"}}]
+    parts.append({"url": "report", "valueOid": f"urn:oid:{report}"})
+    if "series-uid" in region:
+        parts.append({"url": "series", "valueOid": f"urn:oid:{region['series-uid']}"})
+    if "tracking-uid" in region:
+        parts.append({"url": "tracking", "valueOid": f"urn:oid:{region['tracking-uid']}"})
+    parts += [{"url": role, "valueCoding": coding(codes[role])} for role in ("finding", "site") if role in codes]
+    if measure.software:
+        parts.append({"url": "software", "valueString": " ".join(filter(None, measure.software))})
+    return {"url": EXTENSION + "feature", "extension": parts}
+
+
+def _injection_to_series(values: Mapping[str, Values]) -> float | None:
+    """Seconds from the injection to the start of the series, over which SUV counts the decay; None when it cannot be said."""
+    if not {"injection-time", "series-time"} <= values.keys():
+        return None
+    day = str(values.get("series-date", ("1970-01-01",))[0])
+    begun = datetime.fromisoformat(f"{day}T{str(values['series-time'][0]).replace(':60', ':59')}")
+    injected_on = str(values.get("injection-date", (day,))[0]) if "series-date" in values else day
+    injected = datetime.fromisoformat(f"{injected_on}T{str(values['injection-time'][0]).replace(':60', ':59')}")
+    seconds = (begun - injected).total_seconds()
+    if seconds < 0 and "injection-date" not in values:
+        seconds += _DAY  # over midnight
+    return round(seconds, 3) if 0 <= seconds < _DAY else None
+
+
+_DAY = 86400
 
 
 def _instance(one: Instance) -> dict[str, Any]:

@@ -32,6 +32,25 @@ class Coding(NamedTuple):
 Value = float | int | str | bool | Coding
 
 
+class Measure(NamedTuple):
+    """One measurement of a report. `codes`: role → code; `region`: what was measured, name → value; `software`: name and version."""
+
+    id: str
+    name: Coding
+    value: float | int | Coding
+    unit: Coding | None
+    codes: tuple[tuple[str, Coding], ...]
+    region: tuple[tuple[str, str | int], ...]
+    software: tuple[str, str] | None
+
+
+class Hashes(NamedTuple):
+    """How identities of a report become pseudonyms: UIDs, and the id of a measurement."""
+
+    uid: Callable[[str], str]
+    measure: Callable[[str], str]
+
+
 class Instance(NamedTuple):
     """What may be known of one file. `values`: where a value goes → its values, in the allow-list's order."""
 
@@ -40,6 +59,7 @@ class Instance(NamedTuple):
     series: str
     uid: str
     values: tuple[tuple[str, tuple[Value, ...]], ...]
+    measures: tuple[Measure, ...] = ()
 
 
 class Codes:
@@ -70,6 +90,7 @@ def codes() -> Codes:
 
 _TELLING = 5  # digits of a record number: shorter ones turn up in measurements by chance
 _CODE_VALUE, _CODE_SCHEME = 0x00080100, 0x00080102
+_STEP_ITEMS, _CONCEPT_CODE, _DATE_TIME = 0x00400612, 0x0040A168, 0x0040A120
 _SCHEMES = frozenset(["SCT", "SRT", "SNM3", "99SDM", "DCM"])
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _DATE = re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)", re.ASCII)  # with points: before 1993
@@ -83,7 +104,7 @@ class Reader:
     def __init__(self, allowed: DicomAllowList, site_key: SiteKey, issuer: str | None = None) -> None:
         self._key = site_key
         self._issuer = issuer
-        self._allowed = allowed
+        self.allowed = allowed
         self._uid: Callable[[str], str] = lru_cache(maxsize=4096)(site_key.uid)
         self._patient: Callable[[str], str] = lru_cache(maxsize=4096)(lambda text: site_key.pseudonym("patient", text))
         self._decode = lru_cache(maxsize=65536)(self._decoded)
@@ -112,16 +133,15 @@ class Reader:
             return "Q-DICOM-PATIENT-TEXT"
         if not patient:
             return "Q-DICOM-NO-PATIENT"
-        digits = re.sub(r"\D", "", patient)
-        telling = digits.encode() if len(digits) >= _TELLING and digits.isascii() else None
+        digits = telling(patient)
         values: dict[str, tuple[Value, ...]] = {}
         for tag, content in header.items():
             for element, inside in self._elements.get(tag, ()):
                 raw = _leaf(content, inside) if inside else content
                 if not raw:
                     continue
-                found = self._coded_items(element, raw) if isinstance(raw, list) else self._decode(element.keyword, raw)
-                if telling and _repeats(telling, element, raw):
+                found = self._of_items(element, raw) if isinstance(raw, list) else self._decode(element.keyword, raw)
+                if digits and _repeats(digits.encode(), element, raw):
                     found = ()  # a dose or a size, as it seems, but it is the patient's number
                 if not found:
                     self.left_out[element.keyword] += 1
@@ -145,7 +165,7 @@ class Reader:
 
     def _decoded(self, keyword: str, raw: bytes) -> tuple[tuple[str, tuple[Value, ...]], ...]:
         """What one element's raw bytes let through: (where, values), one for each name; nothing when they do not fit."""
-        element = self._allowed.keep[keyword]
+        element = self.allowed.keep[keyword]
         kind = element.kind
         if kind == "present":
             return ((element.to[0], (True,)),)
@@ -183,9 +203,31 @@ class Reader:
         if kind == "body-part":
             return codes().body_parts.get(" ".join(first.upper().split()))
         plain = " ".join(unicodedata.normalize("NFKC", first).upper().split())
-        if element.list in self._allowed.patterns:
-            return first if self._allowed.patterns[element.list].fullmatch(plain) else None
-        return self._allowed.texts[element.list].get(plain)
+        if element.list in self.allowed.patterns:
+            return first if self.allowed.patterns[element.list].fullmatch(plain) else None
+        return self.allowed.texts[element.list].get(plain)
+
+    def report_hashes(self) -> Hashes:
+        """How the identities of a report's measurements are hashed."""
+        return Hashes(self._uid, lambda text: self._key.pseudonym("measurement", text))
+
+    def record_number(self, header: Header) -> str:
+        """The PatientID of a header that gave an instance."""
+        return self._raw_text(header, "PatientID") or ""
+
+    def _of_items(self, element: DicomElement, items: list[Header]) -> tuple[tuple[str, tuple[Value, ...]], ...]:
+        return self._step_date(element, items) if element.kind == "step-date" else self._coded_items(element, items)
+
+    def _step_date(self, element: DicomElement, steps: list[Header]) -> tuple[tuple[str, tuple[Value, ...]], ...]:
+        """The day of the first processing step whose codes hold one of the element's words."""
+        for step in steps:
+            items = step.get(key(_STEP_ITEMS), b"")
+            contents = items if isinstance(items, list) else []
+            codes_ = {_text(code, _CODE_VALUE) for one in contents for code in _items(one, _CONCEPT_CODE)}
+            days = [day for one in contents if (day := _date(_text(one, _DATE_TIME)[:8]))]
+            if codes_ & set(element.words) and days:
+                return ((element.to[0], (min(days),)),)
+        return ()
 
     def _coded_items(self, element: DicomElement, items: list[Header]) -> tuple[tuple[str, tuple[Value, ...]], ...]:
         found: list[Value] = []
@@ -207,10 +249,19 @@ _IDENTITY = (*_UIDS, "PatientID")
 _USED = ("SpecificCharacterSet", "IssuerOfPatientID", "TimezoneOffsetFromUTC")
 
 
+def telling(record_number: str) -> str | None:
+    """The digits of a record number, when they are so many that a number which repeats them is no chance."""
+    digits = re.sub(r"\D", "", record_number)
+    return digits if len(digits) >= _TELLING and digits.isascii() else None
+
+
 def _leaves(elements: Iterable[DicomElement]) -> list[tuple[int, ...]]:
     paths = []
     for element in elements:
-        if element.vr == "SQ":
+        if element.kind == "step-date":
+            steps = (*element.path, _STEP_ITEMS)
+            paths += [(*steps, _CONCEPT_CODE, _CODE_VALUE), (*steps, _DATE_TIME)]
+        elif element.vr == "SQ":
             paths += [(*element.path, _CODE_VALUE), (*element.path, _CODE_SCHEME)]
         else:
             paths.append(element.path)
@@ -229,6 +280,16 @@ def _leaf(content: bytes | list[Header], path: tuple[int, ...]) -> bytes | list[
         elif below:
             return below
     return items
+
+
+def _items(header: Header, tag: int) -> list[Header]:
+    found = header.get(key(tag), b"")
+    return found if isinstance(found, list) else []
+
+
+def _text(header: Header, tag: int) -> str:
+    found = header.get(key(tag), b"")
+    return found.decode("latin-1").strip(" \0") if isinstance(found, bytes) else ""
 
 
 def _repeats(digits: bytes, element: DicomElement, raw: bytes | list[Header]) -> bool:

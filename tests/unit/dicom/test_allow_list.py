@@ -18,6 +18,9 @@ FOLDER = Path(fhir_adapters.dicom.__file__).parent
 # names that stand for an element inside a sequence
 INSIDE = {
     "SpecimenStain": "ConceptCodeSequence",
+    "SpecimenType": "SpecimenTypeCodeSequence",
+    "SpecimenSite": "PrimaryAnatomicStructureSequence",
+    "SpecimenCollected": "SpecimenPreparationSequence",
     "SharedPixelSpacing": "PixelSpacing",
     "SharedSliceThickness": "SliceThickness",
     "RadionuclideCode": "RadionuclideCodeSequence",

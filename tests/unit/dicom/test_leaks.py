@@ -140,7 +140,7 @@ def test_nothing_planted_comes_out(planted, tmp_path, caplog, capfd, recwarn) ->
         {"kind": "dicom_folder", "path": str(planted), "instances": True, "jobs": 1}, folder=planted, key=KEY
     )
     extraction = source.extract(tmp_path / "out")
-    assert extraction.resources == {"ImagingStudy": 3}
+    assert extraction.resources == {"ImagingStudy": 3, "Specimen": 1}
     written = dict(everything(tmp_path / "out"))
     assert {"manifest.json", "outcomes.parquet", "fhir/ImagingStudy.ndjson"} <= written.keys()
     # real dates stay inside the secure environment: the date of the study is the one thing planted that may pass
@@ -167,7 +167,7 @@ def test_every_text_that_passes_is_ours(planted, tmp_path) -> None:
         for text in (coding.code, coding.display)
     }
     shapes = re.compile(
-        r"2\.25\.\d+|urn:oid:2\.25\.\d+|Patient/[0-9a-f]{32}|\d{4}-\d\d-\d\d|\d\d:\d\d:\d\d(\.\d+)?|urn:palmares:imaging:[a-z-]+"
+        r"2\.25\.\d+|urn:oid:2\.25\.\d+|Patient/[0-9a-f]{32}|Specimen/2\.25\.\d+|\d{4}-\d\d-\d\d|\d\d:\d\d:\d\d(\.\d+)?|urn:palmares:imaging:[a-z-]+"
         r"|ImagingStudy|available|http://[a-z0-9./]+(/[A-Za-z0-9/-]+)?|urn:dicom:uid"
     )
     units = {element.unit for element in allowed.keep.values()}
