@@ -139,6 +139,11 @@ class LinkageKey(Key):
     variable = "PALMARES_LINKAGE_KEY"
     __slots__ = ()
 
+    @classmethod
+    def of_environment(cls) -> Self | None:
+        """The linkage key, or None where the hospital has set none: its patients are then linked to no other hospital's."""
+        return cls.load(None) if os.environ.get(cls.variable) else None
+
     def token(self, codice_fiscale: str) -> str:
         """64 hex digits for a codice fiscale. Raises ValueError when its check character or its form is wrong.
 
