@@ -287,12 +287,21 @@ def derive(
     _run("derive", json, work)
 
 
-@app.command("cohort", help=_text("cohort", "palmares cohort --warehouse warehouse.duckdb --out cohort/"))
+@app.command(
+    "cohort", help=_text("cohort", "palmares cohort --warehouse warehouse.duckdb --derived derived/ --out cohort/")
+)
 def cohort(
     warehouse: Annotated[Path, typer.Option(help="A warehouse that `palmares build` wrote.")],
     out: OutOption,
+    derived: Annotated[
+        Path | None, typer.Option(help="What `palmares derive` wrote of it; without it that is derived anew.")
+    ] = None,
     study: StudyOption = "palmares2",
     cut_off: Annotated[str | None, typer.Option(help="YYYY-MM-DD; default: the study's.")] = None,
+    variant: Annotated[str | None, typer.Option(help="A named sensitivity variant of the study.")] = None,
+    keep_warehouse: Annotated[
+        bool, typer.Option("--keep-warehouse", help="Write the folder only; leave the warehouse as it is.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     from datetime import date
@@ -303,7 +312,20 @@ def cohort(
         day = date.fromisoformat(cut_off) if cut_off else None
     except ValueError:
         raise typer.BadParameter("a date as YYYY-MM-DD", param_hint="--cut-off") from None
-    _run("cohort", json, lambda _: run(warehouse, out, study=study, cut_off=day))
+
+    def work(report: Progress) -> object:
+        return run(
+            warehouse,
+            out,
+            study=study,
+            cut_off=day,
+            variant=variant,
+            derived=derived,
+            into_warehouse=not keep_warehouse,
+            progress=report,
+        )
+
+    _run("cohort", json, work)
 
 
 @app.command(

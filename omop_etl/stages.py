@@ -116,7 +116,7 @@ CENTRAL_STAGES = (
     Stage(
         "cohort",
         "Answer each eligibility criterion for each person; write the attrition table and picture.",
-        "warehouse.duckdb",
+        "warehouse.duckdb, derived",
         "cohort",
         "omop_etl.cohorts.run",
     ),
@@ -351,7 +351,13 @@ def cohort(centre: CentrePlace, study: str) -> dict[str, Any]:
     """Answer the study's eligibility for everyone in the warehouse."""
     from omop_etl.cohorts import run
 
-    return _noted(centre.home, "cohort", study, lambda: run(centre.warehouse, centre.cohort, study=study))
+    derived = centre.derived if centre.derived.exists() else None
+    return _noted(
+        centre.home,
+        "cohort",
+        study,
+        lambda: run(centre.warehouse, centre.cohort, study=study, derived=derived, into_warehouse=True),
+    )
 
 
 def publish(centre: CentrePlace, study: str) -> dict[str, Any]:

@@ -9,7 +9,8 @@ WIDE, GAP, LINE = 60, 0.32, 0.2  # characters in a box; inches between boxes and
 
 
 def draw(table: dict[str, Any], folder: Path, stem: str = "attrition") -> None:
-    """Write `<stem>.svg` and `<stem>.png` of a table that `attrition.shown` made. The same table gives the same bytes."""
+    """Write `<stem>.svg` and `<stem>.png` of a table that `attrition.shown` made; where it also holds `analyses`, the eligible
+    stand once more with the number of each. The same table gives the same bytes."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -17,6 +18,14 @@ def draw(table: dict[str, Any], folder: Path, stem: str = "attrition") -> None:
     for step in table["steps"]:
         out = [] if step["excluded"] == 0 else _out(step)
         boxes.append(([*_wrap(step["sentence"]), _persons(step["left"], "left")], out))
+    if table.get("analyses"):
+        boxes.append(([_persons(table["eligible"], "eligible")], []))
+    parts = [
+        f"{_persons(one['persons'], one['analysis'].replace('-', ' '))}" + _not_told(one["unknown"])
+        for one in table.get("analyses", [])[1:]
+    ]
+    if parts:
+        boxes[-1] = (boxes[-1][0], ["of whom:", *(f"   {part}" for part in parts)])
     heights = [LINE * max(len(kept), len(out), 1) + 0.22 for kept, out in boxes]
     height = sum(heights) + GAP * (len(boxes) - 1) + 1.1
     with rc_context({"svg.hashsalt": "palmares", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 9}):
@@ -33,7 +42,7 @@ def draw(table: dict[str, Any], folder: Path, stem: str = "attrition") -> None:
             last = number == len(boxes) - 1
             _box(axes, 0.4, y, 4.6, tall, kept, fill=KEPT if last else PAPER)
             if out:
-                _box(axes, 5.9, y, 4.2, tall, out, fill="#fbf3ec")
+                _box(axes, 5.9, y, 4.2, tall, out, fill=KEPT if last else "#fbf3ec")
                 axes.annotate("", (5.9, y + tall / 2), (5.0, y + tall / 2), arrowprops=_ARROW)
             if not last:
                 axes.annotate("", (2.7, y + tall + GAP), (2.7, y + tall), arrowprops=_ARROW)
@@ -59,6 +68,10 @@ def _wrap(text: str) -> list[str]:
 
 def _persons(count: int | str, word: str) -> str:
     return f"{count:,} {word}" if isinstance(count, int) else f"{count} {word}"
+
+
+def _not_told(count: int | str) -> str:
+    return "" if count == 0 else f"  ({_persons(count, 'not known')})"
 
 
 def _out(step: dict[str, Any]) -> list[str]:

@@ -128,11 +128,16 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 # rows with an id of their own: the hash that identifies each, and the id made from it
+_CDM_TABLES_FROM = "14"
 _IDENTIFIED = {"14_eras.sql": ("drug_era_row", "condition_era_row"), "15_episodes.sql": ("episode_row",)}
 
 
-def apply(connection: duckdb.DuckDBPyConnection, rules: Rules, progress: Progress | None = None) -> None:
+def apply(
+    connection: duckdb.DuckDBPyConnection, rules: Rules, progress: Progress | None = None, *, episodes: bool = True
+) -> None:
     """Make every derived table as a temporary table of the connection, whose default database is a warehouse.
+
+    Without `episodes` only lines, progressions, endpoints and states: no eras, no episodes.
 
     Raises E-STUDY-03 when a step's SQL does not run, E-BALANCE-01 when two derived rows have one identity.
     """
@@ -157,6 +162,8 @@ def apply(connection: duckdb.DuckDBPyConnection, rules: Rules, progress: Progres
     _list(connection, "stop_word", "text VARCHAR, reason VARCHAR", list(rules.stops.items()))
     _list(connection, "episode_word", "word VARCHAR, concept_id INTEGER", list(rules.episodes.items()))
     for name, sql in rules.steps:
+        if not episodes and name >= _CDM_TABLES_FROM:
+            break
         if progress:
             progress(sql.partition("\n")[0].removeprefix("-- "))
         try:

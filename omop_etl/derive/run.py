@@ -8,11 +8,11 @@ from pathlib import Path
 
 import duckdb
 
-from fhir_adapters.errors import PalmaresError
-from fhir_adapters.folders import described, whole_file, whole_folder
+from fhir_adapters.folders import described, whole_folder
 from omop_etl import __version__, cdm
 from omop_etl.derive.rules import Progress, Rules, apply, load_rules
 from omop_etl.study.reading import content_sha256, literal, open_warehouse
+from omop_etl.study.writing import swap_in
 
 CDM_TABLES = ("drug_era", "condition_era", "episode", "episode_event")
 _ORDER = {
@@ -80,7 +80,7 @@ def derive(
     if into_warehouse:
         if progress:
             progress("put eras and episodes into the warehouse")
-        _swap_in(warehouse, out)
+        swap_in(warehouse, out, CDM_TABLES)
     return Derived(indexed=indexed, rows=rows, disagreements=disagreements, out=str(out))
 
 
@@ -112,24 +112,3 @@ def _copy(connection: duckdb.DuckDBPyConnection, select: str, folder: Path, tabl
 
 def _count(connection: duckdb.DuckDBPyConnection, select: str) -> int:
     return int(connection.execute(select).fetchall()[0][0])
-
-
-def _swap_in(warehouse: Path, folder: Path) -> None:
-    """Replace the derived CDM tables of the warehouse: in a copy beside it, which then takes its place by rename."""
-    with whole_file(warehouse) as partial:
-        log = partial.with_name(f"{partial.name}.wal")
-        log.unlink(missing_ok=True)
-        shutil.copyfile(warehouse, partial)
-        try:
-            with duckdb.connect(str(partial)) as connection:
-                for table in CDM_TABLES:
-                    path = literal(str(folder / f"{table}.parquet"))
-                    connection.execute(f"DROP TABLE IF EXISTS main.{table}")
-                    for statement in cdm.ddl("duckdb", (table,), keys=False):
-                        connection.execute(statement)
-                    connection.execute(f"INSERT INTO main.{table} SELECT * FROM read_parquet({path})")
-                connection.execute("CHECKPOINT")
-        except duckdb.Error as error:
-            raise PalmaresError("E-WAREHOUSE-01", warehouse.name, detail=type(error).__name__) from None
-        finally:
-            log.unlink(missing_ok=True)

@@ -2,9 +2,11 @@
 
 study.toml          name, cut-off, parameters with who stands behind each, small-cell thresholds, named variants, decisions
 concept_sets.csv    which concepts are meant by a word of the protocol, and what each of them says
-reasons.csv         every reason and flag that a criterion may give, what it means and who acts on it
+reasons.csv         every reason and flag that a criterion may give, every finding, what it means and who acts on it
 history/*.sql       what is known of each patient up to the cut-off: temporary tables, made in order
 eligibility/*.sql   one criterion a file, in the order of the attrition table; its first line is the sentence it implements
+analyses/*.sql      one named analysis a file: who of the eligible belongs to it; its first line is the sentence it implements
+findings.sql        what is asked about the course of those who are in
 datasets/           one SELECT per released dataset, and the dictionary of its variables
 """
 
@@ -28,6 +30,18 @@ class Criterion:
     number: int
     name: str
     sentence: str
+    sql: str
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A named part of the eligible: its place, name and sentence, the id of its OMOP cohort, and its SELECT (person_id,
+    member, start_date); member is NULL where it cannot be told."""
+
+    number: int
+    name: str
+    sentence: str
+    cohort_definition_id: int
     sql: str
 
 
@@ -61,11 +75,20 @@ class Study:
     concepts: tuple[dict[str, str], ...]
     history: tuple[tuple[str, str], ...]
     criteria: tuple[Criterion, ...]
+    analyses: tuple[Analysis, ...]
+    findings: str
     reasons: tuple[Reason, ...]
 
     def reason(self, criterion: int, code: str) -> Reason | None:
         """The reason or flag of this code at this criterion, or None when the study does not know it."""
         return next((one for one in self.reasons if (one.criterion, one.code) == (criterion, code)), None)
+
+    def analysis(self, name: str) -> Analysis:
+        """The analysis of this name. Raises E-COHORT-02 when the study has none."""
+        found = next((one for one in self.analyses if one.name == name), None)
+        if found is None:
+            raise PalmaresError("E-COHORT-02", name, detail="there are " + ", ".join(one.name for one in self.analyses))
+        return found
 
     def sha256(self) -> str:
         """One hash over every file of the study's folder, in the order of their names."""
@@ -117,7 +140,14 @@ def load_study(name: str, *, cut_off: date | None = None, variant: str | None = 
         history=tuple(
             (path.name, path.read_text(encoding="utf-8")) for path in sorted((folder / "history").glob("*.sql"))
         ),
-        criteria=tuple(_criterion(path, parameters) for path in sorted((folder / "eligibility").glob("*.sql"))),
+        criteria=tuple(
+            Criterion(*_sentence(path, parameters)) for path in sorted((folder / "eligibility").glob("*.sql"))
+        ),
+        analyses=tuple(
+            Analysis(*said[:3], settings["cohort_definition_id"] + said[0] - 1, said[3])
+            for said in (_sentence(path, parameters) for path in sorted((folder / "analyses").glob("*.sql")))
+        ),
+        findings=(folder / "findings.sql").read_text(encoding="utf-8"),
         reasons=tuple(
             Reason(**row | {"criterion": int(row["criterion"])})  # type: ignore[arg-type]
             for row in _rows(folder / "reasons.csv")
@@ -130,11 +160,11 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def _criterion(path: Path, parameters: Mapping[str, int | str]) -> Criterion:
-    """Read `06_first_line.sql`: number 6, name first-line, the sentence of its first line with the windows filled in."""
+def _sentence(path: Path, parameters: Mapping[str, int | str]) -> tuple[int, str, str, str]:
+    """Read `06_first_line.sql`: number 6, name first-line, the sentence of its first line with the windows filled in, its SQL."""
     sql = path.read_text(encoding="utf-8")
     number, _, name = path.stem.partition("_")
     first = sql.partition("\n")[0]
     if not first.startswith("-- ") or not number.isdigit():
-        raise PalmaresError("E-STUDY-03", path.name, detail="a criterion is NN_name.sql and opens with its sentence")
-    return Criterion(int(number), name.replace("_", "-"), first[3:].format(**parameters), sql)
+        raise PalmaresError("E-STUDY-03", path.name, detail="such a file is NN_name.sql and opens with its sentence")
+    return int(number), name.replace("_", "-"), first[3:].format(**parameters), sql

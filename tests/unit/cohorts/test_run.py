@@ -89,7 +89,7 @@ def test_attrition_hides_small_cells_but_adds_up_inside(warehouse: Path, result:
     assert all(step.came - sum(n for _, n in step.reasons) == step.left for step in steps)
     assert (steps[0].came, steps[-1].left) == (60, 42)
     table = json.loads((out / "attrition.json").read_text())
-    assert table == shown(steps, study, public=False)
+    assert {key: value for key, value in table.items() if key != "analyses"} == shown(steps, study, public=False)
     written = [
         number
         for row in csv.DictReader((out / "attrition.csv").read_text().splitlines())
@@ -113,9 +113,9 @@ def test_queries_name_who_acts_and_leave_out_who_fails_anyway(result: tuple[Coho
 def test_the_cohort_is_written_as_omop_has_it(result: tuple[CohortResult, Path]) -> None:
     _, out = result
     found = rows(out / "cohort.parquet")
-    assert len(found) == 42
+    assert sum(row[0] == 1 for row in found) == 42
     assert found[6] == (1, 7, date(2021, 6, 1), date(2023, 5, 6))
-    ((number, name, _, _, syntax, *_),) = rows(out / "cohort_definition.parquet")
+    (number, name, _, _, syntax, *_), *_ = rows(out / "cohort_definition.parquet")
     assert number == 1
     assert "all comers" in name
     assert syntax.count("\n-- ") > 10
@@ -152,7 +152,7 @@ def test_an_earlier_cut_off_sees_less(warehouse: Path, tmp_path: Path) -> None:
 def test_progress_tells_each_sentence(warehouse: Path, tmp_path: Path) -> None:
     told: list[str] = []
     run(warehouse, tmp_path / "cohort", progress=told.append)
-    assert len(told) == 11
+    assert len(told) == 10 + 1 + 13 + 1  # criteria, analyses, the steps of deriving, writing
     assert told[0].startswith("1. Advanced disease")
 
 
