@@ -35,6 +35,7 @@ ADAPTERS: Mapping[str, str] = {
     "fhir_files": "fhir_adapters.fhir_files",
     "dicom_folder": "fhir_adapters.dicom.folder",
     "tables": "fhir_adapters.tables",
+    "hl7v2": "fhir_adapters.hl7v2.source",
 }
 
 

@@ -198,8 +198,11 @@ def _table(settings: Mapping[str, Any], number: int, lists: Mapping[str, Mapping
     )
 
 
-def _pattern(text: str) -> re.Pattern[str]:
-    """A pattern of codes. One that a name, an address or a codice fiscale matches would let free text through."""
+def code_pattern(text: str) -> re.Pattern[str]:
+    """A pattern of codes. One that a name, an address or a codice fiscale matches would let free text through.
+
+    Raises ValueError for such a one, re.error for one that is none.
+    """
     pattern = re.compile(text, re.ASCII)
     if any(pattern.fullmatch(sample) for sample in _NO_CODES):
         raise ValueError(
@@ -227,7 +230,7 @@ def _recipe(settings: Mapping[str, Any], name: str, turn: str, lists: Mapping[st
                 required=fill.get("required", False),
                 missing=_words(fill.get("missing", [])),
                 values=lists[fill["list"]] if kind == "list" else {},
-                pattern=_pattern(fill["pattern"]) if kind == "pattern" else None,
+                pattern=code_pattern(fill["pattern"]) if kind == "pattern" else None,
             )
         )
     patient = column(settings["patient"])

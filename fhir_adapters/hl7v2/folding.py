@@ -1,0 +1,56 @@
+"""Many messages, one resource: of each element the newest message's word stands, in whatever order they come.
+
+HL7 v2 sends a patient and a visit again and again, each time as far as the sender knows: a field that is not valued says
+nothing, a field of two double quotes deletes. So a resource is folded from all messages, element by element. Where two tell of
+one element, the one of the master (ADT, for patients and visits) wins, then the later, then the one that comes later in the
+files.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from fhir_adapters.hl7v2.people import complete
+from fhir_adapters.hl7v2.reading import Told
+
+Rank = tuple[bool, str, int]  # of the master; when the message was made; its place among all
+
+
+class Folder:
+    """Gathers what messages tell, and gives the resources in the order in which they were first told of."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], dict[str, tuple[Rank, dict[str, Any] | None]]] = {}
+        self._touched: dict[tuple[str, str], str] = {}
+
+    def take(self, told: Iterable[Told], *, master: bool, touched: str, place: int) -> int:
+        """Take in a message; returns how many resources it is the first to tell of."""
+        new = 0
+        for one in told:
+            key = (one.type, one.id)
+            if key not in self._known:
+                self._known[key] = {}
+                new += 1
+            elements = self._known[key]
+            for name, said in one.elements.items():
+                rank = (master, touched, place)
+                if name not in elements or elements[name][0] <= rank:
+                    elements[name] = rank, said
+            if touched > self._touched.get(key, ""):
+                self._touched[key] = touched
+        return new
+
+    def resources(self) -> Iterator[dict[str, Any]]:
+        """The folded resources."""
+        for key, elements in self._known.items():
+            resource: dict[str, Any] = {"resourceType": key[0], "id": key[1]}
+            if key in self._touched:
+                resource["meta"] = {"lastUpdated": self._touched[key]}
+            # what an event says of a visit's status goes before what only its class says
+            for _, said in sorted(
+                ((name == "status", said) for name, (_, said) in elements.items() if said), key=lambda one: one[0]
+            ):
+                for name, value in said.items():
+                    old = resource.get(name)
+                    resource[name] = old | value if isinstance(old, dict) and isinstance(value, dict) else value
+            complete(key[0], resource)
+            yield resource
