@@ -33,6 +33,7 @@ Progress = Callable[[int], None]  # is told how many more files (or pages) are d
 # kind → module; a module is imported only when a site uses its kind
 ADAPTERS: Mapping[str, str] = {
     "fhir_files": "fhir_adapters.fhir_files",
+    "fhir_server": "fhir_adapters.fhir_server",
     "dicom_folder": "fhir_adapters.dicom.folder",
     "tables": "fhir_adapters.tables",
     "hl7v2": "fhir_adapters.hl7v2.source",

@@ -1,0 +1,249 @@
+"""What a run over a FHIR server leaves: de-identified lines, the ids that stand, deletes, and an extraction folder of them.
+
+Deletes come from the server where it tells them (history, a bulk export's `deleted`). Beside that, where a run read all of a type,
+an id that stood there after the last run that landed and is not there any more has been deleted. That also happens when
+somebody narrows what the toolkit may read, so more than a share of a type (`most_deleted`) is an error, not a delete.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from fhir_adapters.base import Extraction, Setting
+from fhir_adapters.deidentify import SETTINGS as DEIDENTIFY
+from fhir_adapters.deidentify import Deidentifier
+from fhir_adapters.errors import PalmaresError
+from fhir_adapters.fhir_elements import FILE as ELEMENTS
+from fhir_adapters.fhir_web.spool import Spool, Strand
+from fhir_adapters.folders import whole_folder
+from fhir_adapters.knowledge import mappings_folder
+from fhir_adapters.memory import KNOWN
+
+if TYPE_CHECKING:
+    from fhir_adapters.pseudonyms import SiteKey
+
+SETTINGS: Mapping[str, Setting] = {
+    **DEIDENTIFY,
+    "time_zone": Setting(str, "the server's zone; default: the site's", ""),
+    "types": Setting(list, "resource types to read; default: those that the toolkit maps", ()),
+    "most_deleted": Setting(float, "share of a type that may be gone at once; more is an error", 0.2),
+}
+FEW = 20  # so many of a type may be gone whatever the share: a small type has large shares
+BATCH = 4 << 20  # bytes that go to the spool at a time
+
+
+class Gone(NamedTuple):
+    """A delete as the server tells it, its id still the server's."""
+
+    resource_type: str
+    resource_id: str
+    deleted_at: str | None
+
+
+def mapped_types() -> tuple[str, ...]:
+    """The resource types that the toolkit has a view for."""
+    found = {json.loads(path.read_bytes())["resource"] for path in (mappings_folder() / "views").glob("*.json")}
+    return tuple(sorted(found))
+
+
+def rules_hash() -> str:
+    """What passes and what does not: pages of another allow-list are not gone on with."""
+    import hashlib
+
+    return hashlib.sha256(ELEMENTS.read_bytes()).hexdigest()[:16]
+
+
+class Sieve:
+    """De-identification of a source's resources; one `Deidentifier` per strand, one memory of record numbers for all."""
+
+    def __init__(self, key: "SiteKey | None", settings: Mapping[str, Any]) -> None:
+        """Raises E-SRC-02, E-SRC-03, E-KEY-03."""
+        self._key = key
+        self._settings = settings
+        self._patients: dict[str, str] = {}
+        self._all: list[Deidentifier] = []
+        self.one()
+
+    def one(self) -> Deidentifier:
+        """A de-identifier for one thread."""
+        made = Deidentifier.for_site(self._key, zone=self._settings.get("time_zone") or "", settings=self._settings)
+        made.patients = self._patients
+        self._all.append(made)
+        return made
+
+    @property
+    def learns(self) -> bool:
+        """Whether every Patient must be seen before anything that refers to one."""
+        return bool(self._settings.get("patient_identifier")) and self.mode != "hospital"
+
+    @property
+    def mode(self) -> str:
+        return str(self._settings.get("pseudonyms") or "toolkit")
+
+    def learn(self, patient: Mapping[str, Any]) -> None:
+        self._all[0].learn(patient)
+
+    def identity(self) -> dict[str, str]:
+        """What makes ids comparable between two runs: how they were made, and with which key. Nothing secret."""
+        print_ = self._key.fingerprint if self._key is not None and self.mode == "toolkit" else ""
+        return {"pseudonyms": self.mode, "key": print_, "patients": str(self._settings.get("patient_identifier") or "")}
+
+    def left_out(self) -> dict[str, int]:
+        """How many elements were left out, per `Type.element: reason`."""
+        total: Counter[str] = Counter()
+        for one in self._all:
+            for (kind, element, reason), count in one.counts.items():
+                total[f"{kind}{'.' if element else ''}{element}: {reason}"] += count
+        return dict(sorted(total.items()))
+
+
+class Page:
+    """A page on its way into a strand: resources go in, de-identified lines come out."""
+
+    def __init__(self, sieve: Deidentifier) -> None:
+        self._sieve = sieve
+        self.lines: list[bytes] = []
+        self.ids: list[str] = []
+        self.counts: Counter[str] = Counter()  # landed per type
+        self.size = 0
+
+    def add(self, resource: dict[str, Any], match: bool) -> None:
+        """Take one resource. What nothing may pass of is counted by the de-identifier."""
+        kept = self._sieve.resource(resource)
+        if kept is None:
+            return
+        line = orjson.dumps(kept)
+        self.lines.append(line)
+        self.size += len(line)
+        kind, identifier = kept.get("resourceType"), kept.get("id")
+        if isinstance(kind, str) and isinstance(identifier, str) and identifier.isprintable():
+            self.counts[kind] += 1
+            self.ids.append(f"{'m' if match else 'i'}\t{kind}\t{identifier}\n")
+
+    def write(self, strand: Strand, **entry: Any) -> None:
+        lines = b"".join(line + b"\n" for line in self.lines)
+        strand.append(lines, "".join(self.ids).encode(), counts=dict(self.counts), **entry)
+
+
+def distinct(strand: Strand, resource_type: str) -> int:
+    """How many different resources of a type matched the search."""
+    if not strand.ids.exists() or not strand.ids.stat().st_size:
+        return 0
+    import duckdb
+
+    with duckdb.connect() as connection:
+        row = connection.execute(
+            f"SELECT count(DISTINCT id) FROM {_read([strand.ids])} WHERE mark = 'm' AND resource_type = ?",
+            [resource_type],
+        ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _read(files: Sequence[Path]) -> str:
+    listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files)
+    return (
+        f"read_csv([{listed}], delim='\t', header=false, quote='', escape='', auto_detect=false,"
+        " columns={'mark': 'VARCHAR', 'resource_type': 'VARCHAR', 'id': 'VARCHAR'})"
+    )
+
+
+def settle(
+    spool: Spool,
+    partial: Path,
+    *,
+    known: Path | None,
+    whole: Iterable[str],
+    gone: Sequence[tuple[str, str, str | None]],
+    most_deleted: float,
+    at: str,
+) -> dict[str, int]:
+    """Write `known.parquet` and the deletes of an extraction; returns the deletes per type.
+
+    `whole`: the types of which everything was read. `gone`: (type, id, instant) of deletes that the server told, ids
+    de-identified. Raises E-FHIR-14 when more of a type is gone than `most_deleted` lets pass.
+    """
+    import duckdb
+
+    with duckdb.connect() as connection:
+        files = spool.id_files()
+        found = f"SELECT DISTINCT resource_type, id AS resource_id FROM {_read(files)}" if files else _NONE
+        connection.execute(f"CREATE TABLE found AS {found}")
+        before = f"SELECT resource_type, resource_id FROM read_parquet({_quoted(known)})" if known else _NONE
+        connection.execute(f"CREATE TABLE before AS {before}")
+        connection.execute("CREATE TABLE told (resource_type VARCHAR, resource_id VARCHAR)")
+        if gone:
+            connection.executemany("INSERT INTO told VALUES (?, ?)", [[kind, one] for kind, one, _ in gone])
+        connection.execute("CREATE TABLE read_whole AS SELECT unnest(?::VARCHAR[]) AS resource_type", [sorted(whole)])
+        connection.execute(
+            "CREATE TABLE missing AS SELECT * FROM before SEMI JOIN read_whole USING (resource_type)"
+            " ANTI JOIN found USING (resource_type, resource_id) ANTI JOIN told USING (resource_type, resource_id)"
+        )
+        for kind, count, held in connection.execute(
+            "SELECT resource_type, count(*), (SELECT count(*) FROM before b WHERE b.resource_type = m.resource_type)"
+            " FROM missing m GROUP BY resource_type ORDER BY resource_type"
+        ).fetchall():
+            if count > FEW and count > most_deleted * held:
+                raise PalmaresError("E-FHIR-14", kind, count=count, detail=f"of {held}")
+        connection.execute(
+            "COPY (SELECT resource_type, resource_id FROM (SELECT * FROM before ANTI JOIN missing USING (resource_type, resource_id)"
+            " ANTI JOIN told USING (resource_type, resource_id) UNION SELECT * FROM found) ORDER BY ALL)"
+            f" TO {_quoted(partial / KNOWN)} (FORMAT parquet, COMPRESSION zstd)"
+        )
+        compared = connection.execute("SELECT resource_type, resource_id FROM missing ORDER BY ALL").fetchall()
+    deletes = [*gone, *((kind, one, at) for kind, one in compared)]
+    if deletes:
+        _write_deletes(partial / "fhir" / "deleted.ndjson", deletes)
+    return dict(sorted(Counter(kind for kind, _, _ in deletes).items()))
+
+
+_NONE = "SELECT ''::VARCHAR AS resource_type, ''::VARCHAR AS resource_id WHERE false"
+
+
+def _quoted(path: Path | None) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def _write_deletes(path: Path, deletes: Sequence[tuple[str, str, str | None]]) -> None:
+    """As Bundles of history, a thousand entries each, which is how landing takes deletes in."""
+    with path.open("wb") as file:
+        for start in range(0, len(deletes), 1000):
+            entries = [
+                {"request": {"method": "DELETE", "url": f"{kind}/{one}"}}
+                | ({"response": {"status": "204", "lastModified": at}} if at else {})
+                for kind, one, at in deletes[start : start + 1000]
+            ]
+            file.write(orjson.dumps({"resourceType": "Bundle", "type": "history", "entry": entries}) + b"\n")
+
+
+def whole_extraction(
+    out: Path,
+    spool: Spool,
+    *,
+    kind: str,
+    full: bool,
+    known: Path | None,
+    whole: Iterable[str],
+    gone: Sequence[tuple[str, str, str | None]],
+    most_deleted: float,
+    at: str,
+    resources: Mapping[str, int],
+    files: int,
+    read: int,
+    skipped: Mapping[str, int],
+    state: Mapping[str, Any],
+    more: Mapping[str, Any],
+) -> Extraction:
+    """The extraction folder of a spool that holds everything; the spool goes when the folder stands."""
+    with whole_folder(out) as partial:
+        (partial / "fhir").mkdir()
+        spool.copy_to(partial / "fhir")
+        deletes = settle(spool, partial, known=known, whole=whole, gone=gone, most_deleted=most_deleted, at=at)
+        more = {**more, "deleted": deletes}
+        extraction = Extraction(kind, files, read, dict(resources), dict(skipped), more, full=full, state=state)
+        extraction.write(partial)
+    spool.remove()
+    return extraction
