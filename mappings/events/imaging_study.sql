@@ -1,4 +1,5 @@
--- ImagingStudy → one procedure_occurrence per study and one image_occurrence per series (Medical Imaging extension).
+-- ImagingStudy → one procedure_occurrence per study, one image_occurrence per series, and one image_feature per measurement that a
+-- structured report of the study holds (Medical Imaging extension). The measurements themselves are Observations.
 
 -- ## read
 SELECT
@@ -19,7 +20,8 @@ SELECT
     type_concept('ImagingStudy', 'default', '') AS type_concept_id,
     -- the UIDs are those of the hospital's DICOM adapter, which re-hashes them
     replace(study_uid, 'urn:oid:', '') AS study_uid,
-    nullif(series, []) AS series
+    nullif(series, []) AS series,
+    nullif(features, []) AS features
 FROM (
     SELECT *, starts_at(start_text) AS start_datetime
     FROM (SELECT *, coalesce(started, series[1].started) AS start_text FROM flat)
@@ -40,6 +42,40 @@ FROM (
     SELECT id, key, unnest(series) AS s, generate_subscripts(series, 1) AS position
     FROM stage
     WHERE series IS NOT NULL
+)
+
+-- ## stage imaging_study_feature
+SELECT
+    id,
+    key,
+    position,
+    observation,
+    reference_key(observation, 'Observation') AS measure_key,
+    series_uid,
+    report_uid,
+    tracking_uid,
+    software,
+    list_key(site_codings) AS feature_site_key,
+    site_codings AS feature_site_codings,
+    list_key(finding_codings) AS finding_key,
+    finding_codings
+FROM (
+    SELECT
+        id,
+        key,
+        position,
+        list_filter(f.extension, lambda e: e.url = 'observation')[1].valueReference.reference AS observation,
+        replace(list_filter(f.extension, lambda e: e.url = 'series')[1].valueOid, 'urn:oid:', '') AS series_uid,
+        replace(list_filter(f.extension, lambda e: e.url = 'report')[1].valueOid, 'urn:oid:', '') AS report_uid,
+        replace(list_filter(f.extension, lambda e: e.url = 'tracking')[1].valueOid, 'urn:oid:', '') AS tracking_uid,
+        list_filter(f.extension, lambda e: e.url = 'software')[1].valueString AS software,
+        nullif(list_transform(list_filter(f.extension, lambda e: e.url = 'site'), lambda e: e.valueCoding), []) AS site_codings,
+        nullif(list_transform(list_filter(f.extension, lambda e: e.url = 'finding'), lambda e: e.valueCoding), []) AS finding_codings
+    FROM (
+        SELECT id, key, unnest(features) AS f, generate_subscripts(features, 1) AS position
+        FROM stage
+        WHERE features IS NOT NULL
+    )
 )
 
 -- ## event
@@ -69,3 +105,21 @@ FROM stage_imaging_study_series s
 JOIN included r ON r.key = s.key AND r.study_uid IS NOT NULL AND s.series_uid IS NOT NULL
 LEFT JOIN chosen_series_site a ON a.list_key = s.site_key
 LEFT JOIN unit m ON m.system = s.modality_system AND m.code = s.modality
+
+-- ## feature
+SELECT
+    'feature/' || s.observation AS discriminator,
+    s.measure_key,
+    -- where the image that was measured is not told, the report's own series stands for it
+    s.series_uid,
+    s.report_uid,
+    s.tracking_uid,
+    s.software,
+    type_concept('ImagingStudy', 'feature', CASE WHEN s.software IS NOT NULL THEN 'software' ELSE '' END) AS type_concept_id,
+    a.concept_id AS anatomic_site_concept_id,
+    CASE WHEN d.domain_id = 'Condition' THEN d.concept_id ELSE 0 END AS image_finding_concept_id
+FROM stage_imaging_study_feature s
+JOIN included r ON r.key = s.key AND s.measure_key IS NOT NULL
+LEFT JOIN chosen_feature_site a ON a.list_key = s.feature_site_key
+LEFT JOIN chosen_finding d ON d.list_key = s.finding_key
+QUALIFY row_number() OVER (PARTITION BY s.key, s.measure_key ORDER BY s.position) = 1

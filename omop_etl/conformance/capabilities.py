@@ -30,6 +30,7 @@ _ROWS = {
     "note": ("note",),
     "payer_plan_period": ("payer_plan_period",),
     "image": ("image_occurrence",),
+    "feature": ("image_feature",),
 }
 
 

@@ -318,7 +318,7 @@ def _beside(type_: str, stage: Relation, stages: Mapping[str, Relation], found: 
         if name in stage.columns:
             uses.setdefault(what, set()).update(stage.columns[name].origins)
     bare = {name: replace(one, columns={**one.columns, "reason": Trace()}) for name, one in stages.items()}
-    bare["choice"] = lookup("choice")
+    bare |= {one: lookup(one) for one in ("choice", "row_feature")}
     for row in table("conformance", "losses.csv"):
         where = f"conformance/losses.csv: {row['loss']}"
         counted = _traced(found, where, f"SELECT 1 AS one FROM {row['rows']}", bare).decides.origins
@@ -392,7 +392,7 @@ def _table(name: str, sql: str, written: Mapping[str, list[Written]], found: Flo
     title, stated = clauses(sql)
     rows = _first_table(sql)
     known = {one: open_table(one) for one in (EVENT, *written, "row_observation_period")}
-    known |= {one: lookup(one) for one in ("focus_event", "provider_of", "care_site_of", "role_of")}
+    known |= {one: lookup(one) for one in ("focus_event", "feature_of", "provider_of", "care_site_of", "role_of")}
     result = _traced(found, f"omop/{name}.sql", sql, known, cdm=True)
     fillers = tuple(one for one in written.get(rows, ()) if rows != EVENT or one.fills(name))
     by_name = {one.name: one for one in stated}

@@ -83,8 +83,23 @@ FROM event
 WHERE event_field(cdm_table) IS NOT NULL AND key IN (SELECT focus_key FROM event WHERE focus_key IS NOT NULL)
 GROUP BY key
 """
+# the row that a measurement on an image became, and the image; a feature without one of them is a loss that is counted
+_FEATURES = (
+    """CREATE TABLE feature_of AS
+    SELECT
+        f.hash,
+        arg_min(i.row_id, (i.series_uid IS DISTINCT FROM f.series_uid, i.hash)) AS image_occurrence_id,
+        arg_min(e.row_id, (e.hash <> e.key, e.cdm_table, e.hash)) AS event_id,
+        arg_min(e.concept_id, (e.hash <> e.key, e.cdm_table, e.hash)) AS concept_id,
+        arg_min(event_field(e.cdm_table), (e.hash <> e.key, e.cdm_table, e.hash)) AS field_concept_id
+    FROM row_feature f
+    JOIN event e ON e.key = f.measure_key AND e.person_id = f.person_id AND event_field(e.cdm_table) IS NOT NULL
+    JOIN row_image i ON i.person_id = f.person_id AND i.series_uid IN (f.series_uid, f.report_uid)
+    GROUP BY f.hash""",
+    "DELETE FROM row_feature WHERE hash NOT IN (SELECT hash FROM feature_of)",
+)
 # records that refer to a patient, an encounter and a provider
-_LINKED = ("event", "note", "image", "payer_plan_period")
+_LINKED = ("event", "note", "image", "feature", "payer_plan_period")
 
 
 @dataclass
@@ -230,7 +245,7 @@ class Rows:
 
         made = side_by_side(self.connection, make, kinds)
         self.events = sorted(name for names in made for name in names)
-        for table in ("row_note", "row_image", "row_payer_plan_period"):
+        for table in ("row_note", "row_image", "row_feature", "row_payer_plan_period"):
             self._settle(table)
         settle(self.connection, self.events, self.mask, "cdm_table")
         every = " UNION ALL BY NAME ".join(f"SELECT * FROM {table}" for table in ("event_of_nothing", *self.events))
@@ -239,6 +254,7 @@ class Rows:
             "UPDATE death_told SET start_datetime = extraction() WHERE start_imputed AND start_datetime > extraction()",
             _DEATH,
             _FOCUS,
+            *_FEATURES,
         )
         for name, sql in derived_rows().items():
             self.run(f"INSERT INTO row_{name} BY NAME SELECT *, person_id AS row_id FROM ({sql})")

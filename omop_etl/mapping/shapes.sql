@@ -60,6 +60,11 @@ CREATE TABLE row_image (
     visit_occurrence_id BIGINT, start_datetime TIMESTAMP, study_uid VARCHAR, series_uid VARCHAR, modality_concept_id INTEGER,
     anatomic_site_concept_id INTEGER
 );
+CREATE TABLE row_feature (
+    resource_type VARCHAR, resource_id VARCHAR, hash UHUGEINT, row_id BIGINT, key UHUGEINT, person_id BIGINT, measure_key UHUGEINT,
+    series_uid VARCHAR, report_uid VARCHAR, tracking_uid VARCHAR, software VARCHAR, type_concept_id INTEGER,
+    anatomic_site_concept_id INTEGER, image_finding_concept_id INTEGER
+);
 CREATE TABLE death_told (
     resource_type VARCHAR, resource_id VARCHAR, person_id BIGINT, priority INTEGER, start_datetime TIMESTAMP, start_imputed BOOLEAN,
     type_concept_id INTEGER, cause_concept_id INTEGER, cause_source_value VARCHAR, cause_source_concept_id INTEGER

@@ -25,6 +25,7 @@ _FROM = {
     "note": ("row_note", "true"),
     "payer_plan_period": ("row_payer_plan_period", "true"),
     "image_occurrence": ("row_image", "true"),
+    "image_feature": ("row_feature", "true"),
     "death": ("row_death", "true"),
 }
 DERIVED = ("observation_period",)

@@ -54,6 +54,21 @@ STAFF: list[dict[str, Any]] = [
     {"resourceType": "Location", "id": "ward", "name": "Reparto", "address": {"state": "MI"}},
 ]
 
+# a series of reports, one of whose measurements is the Observation `single`
+MEASURED = {
+    "uid": "2.25.3",
+    "modality": {"system": "http://dicom.nema.org/resources/ontology/DCM", "code": "SR"},
+    "extension": [
+        {
+            "url": "urn:palmares:imaging:feature",
+            "extension": [
+                {"url": "observation", "valueReference": {"reference": "Observation/single"}},
+                {"url": "report", "valueOid": "urn:oid:2.25.3"},
+            ],
+        }
+    ],
+}
+
 
 def everything() -> list[dict[str, Any]]:
     """A patient with one record of each kind, one that gives several rows, and one that gives none."""
@@ -69,6 +84,7 @@ def everything() -> list[dict[str, Any]]:
         *(resource(kind, f"one-{kind.lower()}") for kind in TYPES),
         resource("Encounter", "part", partOf={"reference": "Encounter/one-encounter"}),
         resource("Observation", "single"),
+        resource("ImagingStudy", "measured", series=[MEASURED]),
         pressure,
         resource("Procedure", "never", status="not-done"),
     ]

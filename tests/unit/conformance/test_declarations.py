@@ -67,7 +67,7 @@ def test_the_manifest_covers_every_view_and_every_table() -> None:
 def test_the_tables_of_a_resource() -> None:
     resources = capabilities()["resources"]
     assert resources["Patient"]["fills"] == ["death", "location", "person"]
-    assert resources["ImagingStudy"]["fills"] == ["image_occurrence", "procedure_occurrence"]
+    assert resources["ImagingStudy"]["fills"] == ["image_feature", "image_occurrence", "procedure_occurrence"]
     assert resources["AllergyIntolerance"]["fills"] == ["condition_occurrence", "observation"]
     assert {"measurement", "observation", "condition_occurrence"} <= set(resources["Observation"]["fills"])
     assert resources["Medication"]["fills"] == []
