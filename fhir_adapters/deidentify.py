@@ -29,6 +29,7 @@ from fhir_adapters.fhir_elements import ANY, WITHHELD, codes, document, forms, g
 from fhir_adapters.landing.rules import id_text
 from fhir_adapters.landing.rules import resource_types as r4_types
 from fhir_adapters.pseudonyms import LinkageKey, codice_fiscale_error
+from fhir_adapters.shown_names import shown_name
 from fhir_adapters.views.elements import BOOLEANS, NUMBERS, TIMES, Element, elements
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ SETTINGS: Mapping[str, Setting] = {
     "patient_identifier": Setting(
         str, "identifier system of the record number; patients are then the same as in DICOM and HL7 v2", ""
     ),
-    "code_systems": Setting(list, "the site's own code systems, whose codes may pass", ()),
+    "code_systems": Setting(list, "the site's own code systems, whose codes may pass"),
 }
 
 _MOST = 1 << 18  # entries of a memory, after which it begins anew
@@ -138,12 +139,19 @@ class Deidentifier:
         if plan is None:
             if kind not in r4_types():
                 self.counts["?", "", "technical"] += 1
-                return {"resourceType": "Withheld"} if kind else {"resourceType": kind}
+                return self._unknown(kind, resource)
             self.counts[kind, "", "not-needed"] += 1
             return None
         self._urns = urns or {}
         self._type = kind
         return plan(resource)
+
+    def _unknown(self, kind: str, resource: Mapping[str, Any]) -> dict[str, Any]:
+        """A resource of a type that R4 does not have: its type, when its words are harmless, and its id."""
+        self._type = shown = (
+            kind if not kind or (kind.isidentifier() and shown_name(kind) == kind) else WITHHELD.title()
+        )
+        return {"resourceType": shown} | ({"id": self._id(resource["id"])} if "id" in resource else {})
 
     def learn(self, resource: Mapping[str, Any]) -> None:
         """Note the record number of a Patient, so that references to it find its pseudonym. For `patient_identifier`."""
@@ -179,7 +187,7 @@ class Deidentifier:
             if kind == "Patient":
                 identifier = self.patients.get(identifier, identifier)
             return self._hash(kind.lower(), identifier)
-        if _ID.fullmatch(identifier) and not self._screen.search(identifier):
+        if _ID.fullmatch(identifier) and codice_fiscale_error(identifier) is not None:
             return identifier
         return self._hash("id", identifier)
 
@@ -486,14 +494,14 @@ class Deidentifier:
             return shown, code
         form = forms()
         fits = any(form[name].fits(code) for name in names if name in form)
-        if fits and (not self._screen.search(code) or not {"else", "declared", "HL7"} & set(names)):
+        if fits and (not self._screen.search(code) or not {"else", "none", "declared", "HL7"} & set(names)):
             return shown, code
         return shown, f"{WITHHELD}-{self._hash('code', f'{system}|{code}')[:12]}"
 
     def _vocabularies(self, system: str | None) -> tuple[tuple[str, ...], str | None]:
         """Which forms the codes of a system may have, and how the system may be named."""
         if system is None:
-            return (), None
+            return ("none",), None
         if system in self._declared:
             return ("declared",), system
         names = vocabularies().get(system)
@@ -671,6 +679,7 @@ class Deidentifier:
         counts = self.counts
         day, old, wrong = (kind, path, "day-cut"), (kind, path, "over-89"), (kind, path, "wrong-kind")
         year_only, oldest = self._birth["year_only_before"], self._birth["oldest"]
+        impossible = self._birth["impossible_before"]
 
         def month(value: Any) -> Any:
             if type(value) is not str or not _MOMENT.fullmatch(value) or not _YEAR.match(value):
@@ -678,7 +687,7 @@ class Deidentifier:
                 return _wrong(value)
             if value[:4] < year_only:
                 counts[old] += 1
-                return max(value[:4], oldest)
+                return value[:4] if value[:4] < impossible else max(value[:4], oldest)
             if _MONTH.match(value):
                 if len(value) > 7:
                     counts[day] += 1

@@ -10,6 +10,7 @@ from functools import cache
 
 from fhir_adapters.knowledge import table
 
+_HIDDEN = re.compile(r"file-[0-9a-f]{12}(\.(ndjson|jsonl|json)(\.(gz|zst))?)?")  # a name that was hidden already
 _PLAIN = re.compile(r"[A-Za-z0-9._/ -]+")
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 _MOST_DIGITS = 6  # in one part of a path: more may be a date of birth or a record number
@@ -34,6 +35,6 @@ def _is_neutral(part: str) -> bool:
 
 def shown_name(relative: str) -> str:
     """`relative` (with `/` between folders) when all of it is neutral, else its `file-…` name."""
-    if _PLAIN.fullmatch(relative) and all(map(_is_neutral, relative.split("/"))):
+    if _HIDDEN.fullmatch(relative) or (_PLAIN.fullmatch(relative) and all(map(_is_neutral, relative.split("/")))):
         return relative
     return "file-" + hashlib.md5(relative.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()[:12]

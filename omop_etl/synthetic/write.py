@@ -109,6 +109,7 @@ def write_settings(folder: Path, plan: SitePlan, zone: str, *, dicom: bool) -> N
         "[[source]]",
         'kind = "fhir_files"',
         f'path = "../hospitals/{plan.id}/fhir"',
+        'pseudonyms = "hospital"  # its FHIR gateway has replaced the ids',
     ]
     if dicom:
         lines += ["", "[[source]]", 'kind = "dicom_folder"', f'path = "../hospitals/{plan.id}/dicom"']

@@ -1,4 +1,4 @@
-"""Files of FHIR come as they were delivered: a folder, one file, an archive; whole or not at all."""
+"""Files of FHIR, a folder, one file, an archive, pass without what identifies; whole or not at all."""
 
 import io
 import json
@@ -15,8 +15,11 @@ from fhir_adapters.base import open_source
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.landing import land
 
-FILES = {"Patient.ndjson": b'{"resourceType":"Patient","id":"1"}\n', "deep/er/b.json": b'{"resourceType":"Bundle"}'}
-OTHERS = {"readme.txt": b"x", "deep/.hidden.json": b"{}"}
+FILES = {
+    "Patient.ndjson": b'{"resourceType":"Patient","id":"1"}\n',
+    "export/batch/bundle.json": b'{"resourceType":"Bundle"}',
+}
+OTHERS = {"readme.txt": b"x", "export/.hidden.json": b"{}"}
 
 
 @pytest.fixture
@@ -28,7 +31,8 @@ def export(tmp_path: Path) -> Path:
 
 
 def extract(path: Path, out: Path, **settings: object) -> object:
-    return open_source({"kind": "fhir_files", "path": str(path), **settings}, folder=path.parent).extract(out)
+    source = {"kind": "fhir_files", "path": str(path), "pseudonyms": "hospital", **settings}
+    return open_source(source, folder=path.parent).extract(out)
 
 
 def taken(out: Path) -> dict[str, bytes]:
@@ -46,7 +50,8 @@ def archive(export: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz"])
 def test_each_form(export: Path, tmp_path: Path, kind: str) -> None:
     told: list[int] = []
-    source = open_source({"kind": "fhir_files", "path": str(archive(export, kind))}, folder=tmp_path)
+    settings = {"kind": "fhir_files", "path": str(archive(export, kind)), "pseudonyms": "hospital"}
+    source = open_source(settings, folder=tmp_path)
     extraction = source.extract(tmp_path / "out", progress=told.append)
     assert taken(tmp_path / "out") == FILES
     assert (extraction.files, extraction.bytes) == (2, sum(map(len, FILES.values())))
@@ -63,10 +68,13 @@ def test_one_file(export: Path, tmp_path: Path) -> None:
     assert list(taken(tmp_path / "out")) == ["Patient.ndjson"]
 
 
-@pytest.mark.parametrize("hardlink", [False, True])
-def test_copies_are_copies_and_links_are_links(export: Path, tmp_path: Path, hardlink: bool) -> None:
-    extract(export, tmp_path / "out", hardlink=hardlink)
-    assert (tmp_path / "out" / "fhir" / "Patient.ndjson").samefile(export / "Patient.ndjson") == hardlink
+def test_without_a_key_only_where_the_hospital_has_replaced_the_ids(export: Path, tmp_path: Path) -> None:
+    with pytest.raises(PalmaresError) as caught:
+        extract(export, tmp_path / "out", pseudonyms="toolkit")
+    assert caught.value.code == "E-SRC-03"
+    with pytest.raises(PalmaresError) as caught:
+        extract(export, tmp_path / "out", pseudonyms="none")
+    assert caught.value.code == "E-SRC-02"
 
 
 def test_a_file_that_may_not_be_read(export: Path, tmp_path: Path) -> None:
@@ -105,14 +113,14 @@ def test_a_damaged_archive(export: Path, tmp_path: Path, kind: str, kept: float)
 def test_members_that_would_leave_the_folder_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "evil.zip"
     with zipfile.ZipFile(path, "w") as archive_:
-        for name in ("../evil.json", "/evil.json", "a/../../evil.json", "C:/evil.json", "..\\evil.json", "good.json"):
+        for name in ("../evil.json", "/evil.json", "a/../../evil.json", "C:/evil.json", "..\\evil.json", "page.json"):
             archive_.writestr(name, "{}")
     extract(path, tmp_path / "out")
-    assert list(taken(tmp_path / "out")) == ["good.json"]
+    assert list(taken(tmp_path / "out")) == ["page.json"]
 
     path = tmp_path / "evil.tar"
     with tarfile.open(path, "w") as tar:
-        for name in ("../evil.json", "good.json"):
+        for name in ("../evil.json", "page.json"):
             info = tarfile.TarInfo(name)
             info.size = 2
             tar.addfile(info, io.BytesIO(b"{}"))
@@ -120,5 +128,5 @@ def test_members_that_would_leave_the_folder_are_passed_over(tmp_path: Path) -> 
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
     extract(path, tmp_path / "out")
-    assert list(taken(tmp_path / "out")) == ["good.json"]
+    assert list(taken(tmp_path / "out")) == ["page.json"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["evil.tar", "evil.zip", "out"]
