@@ -329,18 +329,30 @@ def cohort(
 
 
 @app.command(
-    "publish", help=_text("publish", "palmares publish --warehouse warehouse.duckdb --cohort cohort/ --out release/")
+    "publish",
+    help=_text(
+        "publish",
+        "palmares publish --warehouse warehouse.duckdb --derived derived/ --cohort cohort/ --out release/",
+    ),
 )
 def publish(
     warehouse: Annotated[Path, typer.Option(help="A warehouse that `palmares build` wrote.")],
     cohort_: Annotated[Path, typer.Option("--cohort", help="A cohort folder that `palmares cohort` wrote.")],
     out: OutOption,
+    derived: Annotated[
+        Path | None,
+        typer.Option(help="The folder that `palmares derive` wrote at the same cut-off; default: derive here."),
+    ] = None,
     study: StudyOption = "palmares2",
     json: JsonOption = False,
 ) -> None:
     from omop_etl.publish import release
 
-    _run("publish", json, lambda _: release(warehouse, cohort_, out, study=study))
+    _run(
+        "publish",
+        json,
+        lambda report: release(warehouse, cohort_, out, study=study, derived=derived, progress=report),
+    )
 
 
 @app.command("view")

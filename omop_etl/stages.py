@@ -123,7 +123,7 @@ CENTRAL_STAGES = (
     Stage(
         "publish",
         "Release analysis-ready datasets with their dictionary: days, no dates; no small cells.",
-        "warehouse.duckdb, cohort",
+        "warehouse.duckdb, derived, cohort",
         "release",
         "omop_etl.publish.release",
     ),
@@ -313,9 +313,11 @@ def gate(place: SitePlace, vocabulary: Path | None = None) -> dict[str, Any]:
     from omop_etl.gates import gate as run
 
     chosen = vocabulary or place.site.vocabulary
-    return _noted(
-        place.home, "gate", place.site.id, lambda: run(place.slice, place.gate, site=place.site.id, vocabulary=chosen)
-    )
+
+    def work() -> object:
+        return run(place.slice, place.gate, site=place.site.id, vocabulary=chosen, overrides=place.site.overrides)
+
+    return _noted(place.home, "gate", place.site.id, work)
 
 
 def submit(place: SitePlace) -> dict[str, Any]:
@@ -364,6 +366,10 @@ def publish(centre: CentrePlace, study: str) -> dict[str, Any]:
     """Release the study's datasets."""
     from omop_etl.publish import release as run
 
+    derived = centre.derived if (centre.derived / "manifest.json").is_file() else None
     return _noted(
-        centre.home, "publish", study, lambda: run(centre.warehouse, centre.cohort, centre.release, study=study)
+        centre.home,
+        "publish",
+        study,
+        lambda: run(centre.warehouse, centre.cohort, centre.release, study=study, derived=derived),
     )

@@ -1,4 +1,4 @@
-"""The dictionary of a dataset: one row per variable, its type enforced, its missing share counted; as JSON and as a page."""
+"""The dictionary of the datasets: one row per variable, its share of missing values; as JSON and as a page."""
 
 import csv
 import html
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from fhir_adapters.errors import PalmaresError
 
 if TYPE_CHECKING:
-    import pandas
+    from omop_etl.publish.datasets import Made
 
-TYPES = ("id", "category", "ordered", "integer", "number", "boolean")
+TYPES = ("id", "text", "category", "ordered", "integer", "number", "boolean")
 
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable. `values` are the categories in their order; `when` the window around the index that it is taken from."""
+    """One variable. `values` are the categories in their order; `when` the window that it is taken from."""
 
     variable: str
     label: str
@@ -30,14 +30,17 @@ class Variable:
     fhir: str
 
 
-def read_dictionary(path: Path, parameters: Mapping[str, int | str]) -> tuple[Variable, ...]:
+def read_dictionary(path: Path, parameters: Mapping[str, int | float | str]) -> tuple[Variable, ...]:
     """The variables of a dataset, in the order of its columns, with the study's windows filled in. Raises E-PUBLISH-03."""
-    with path.open(encoding="utf-8", newline="") as lines:
-        rows = [{key: text.format(**parameters) for key, text in row.items()} for row in csv.DictReader(lines)]
-    variables = tuple(
-        Variable(**{key: text for key, text in row.items() if key != "values"}, values=_split(row["values"]))
-        for row in rows
-    )
+    try:
+        with path.open(encoding="utf-8", newline="") as lines:
+            rows = [{key: text.format(**parameters) for key, text in row.items()} for row in csv.DictReader(lines)]
+        variables = tuple(
+            Variable(**{key: text for key, text in row.items() if key != "values"}, values=_split(row["values"]))
+            for row in rows
+        )
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, IndexError):
+        raise PalmaresError("E-PUBLISH-03", path.name, detail="the dictionary cannot be read") from None
     for one in variables:
         if one.type not in TYPES:
             raise PalmaresError("E-PUBLISH-03", f"{path.name}/{one.variable}", detail=f"unknown type {one.type}")
@@ -48,84 +51,91 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(text.split("|")) if text else ()
 
 
-def typed(frame: "pandas.DataFrame", variables: Sequence[Variable]) -> "pandas.DataFrame":
-    """The same rows with the dictionary's types: categories with all their values in order, integers and booleans that may
-    be missing (Int64, boolean), or plain int64 where nothing is.
+def describe(made: "Made", *, threshold: int) -> dict[str, Any]:
+    """A dataset as plain values: its variables, each with the share of rows in which it is missing (0 to 1, three decimals).
 
-    Raises E-PUBLISH-03 when columns and dictionary differ, or a value is not among a variable's.
+    A share that stands for fewer rows than the threshold, missing or not, is hidden and said in words; so is the number of
+    rows when it is below the threshold.
     """
-    import pandas as pd
-
-    names = [one.variable for one in variables]
-    if list(frame.columns) != names:
-        odd = sorted(set(frame.columns) ^ set(names)) or ["their order"]
-        raise PalmaresError("E-PUBLISH-03", "columns", detail=", ".join(odd))
-    columns: dict[str, Any] = {}
-    for one in variables:
-        column = frame[one.variable]
-        if one.type in ("category", "ordered"):
-            values = one.values or tuple(sorted(column.dropna().unique()))
-            strange = int((~column.dropna().isin(values)).sum())
-            if strange:
-                raise PalmaresError("E-PUBLISH-03", one.variable, count=strange, detail="values that it does not list")
-            columns[one.variable] = column.astype(pd.CategoricalDtype(list(values), ordered=one.type == "ordered"))
-        elif one.type == "integer":
-            columns[one.variable] = column.astype("Int64" if column.isna().any() else "int64")
-        elif one.type == "boolean":
-            columns[one.variable] = column.astype("boolean" if column.isna().any() else "bool")
-        elif one.type == "number":
-            columns[one.variable] = column.astype("float64")
-        else:
-            columns[one.variable] = column.astype("str")
-    return pd.DataFrame(columns, columns=names)
+    few = 0 < made.rows < threshold
+    variables = []
+    for one in made.dataset.variables:
+        missing = made.missing[one.variable]
+        small = few or 0 < missing < threshold or 0 < made.rows - missing < threshold
+        entry = {key: value for key, value in vars(one).items() if key != "values"}
+        entry["values"] = list(made.values.get(one.variable, one.values))
+        entry["missing_share"] = None if small or not made.rows else round(missing / made.rows, 3)
+        entry["missing"] = _words(missing, made.rows, threshold) if small else ""
+        variables.append(entry)
+    about = made.dataset
+    return {
+        "dataset": about.name,
+        "title": about.title,
+        "row": about.rows,
+        "key": list(about.key),
+        "rows": None if few else made.rows,
+        "variables": variables,
+    }
 
 
-def describe(frame: "pandas.DataFrame", variables: Sequence[Variable]) -> list[dict[str, Any]]:
-    """Each variable as plain values, with the share of rows in which it is missing (0 to 1, three decimals)."""
-    rows = []
-    for one in variables:
-        missing = round(float(frame[one.variable].isna().mean()), 3) if len(frame) else None
-        entry = {key: value for key, value in vars(one).items() if key != "values"} | {"values": list(one.values)}
-        rows.append(entry | {"missing_share": missing, "pandas": str(frame[one.variable].dtype)})
-    return rows
+def _words(missing: int, rows: int, threshold: int) -> str:
+    if 0 < rows < threshold:
+        return f"fewer than {threshold} rows"
+    return f"fewer than {threshold} rows miss it" if 0 < missing < threshold else f"fewer than {threshold} rows have it"
 
 
-def write(name: str, title: str, rows: int | None, described: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Write `dictionary.json` and `dictionary.html`; `rows` is None where their number may not be shown."""
-    table = {"dataset": name, "study": title, "rows": rows, "variables": list(described)}
+def write(study: str, title: str, described: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Write `dictionary.json` and `dictionary.html` of the datasets that `describe` described."""
+    table = {"study": study, "title": title, "datasets": list(described)}
     (folder / "dictionary.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "dictionary.html").write_text(_page(name, title, rows, described), encoding="utf-8")
+    (folder / "dictionary.html").write_text(_page(title, described), encoding="utf-8")
 
 
-def _page(name: str, title: str, rows: int | None, described: Sequence[dict[str, Any]]) -> str:
-    head = ("variable", "label", "type", "unit", "values", "when", "missing", "OMOP", "FHIR")
+HEAD = ("variable", "label", "type", "unit", "values", "when", "missing", "OMOP", "FHIR")
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; margin: 2rem auto; max-width: 90rem; padding: 0 1rem }
+table { border-collapse: collapse; width: 100% }
+th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid #d9e2ec }
+thead th { position: sticky; top: 0; background: #f5f7fa }
+td:first-child { font-family: ui-monospace, monospace; white-space: nowrap }
+nav a { margin-right: 1rem }
+"""
+
+
+def _page(title: str, described: Sequence[Mapping[str, Any]]) -> str:
+    links = " ".join(f'<a href="#{one["dataset"]}">{html.escape(one["dataset"])}</a>' for one in described)
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Data dictionary</title>
+<style>{STYLE}</style></head><body>
+<h1>Data dictionary</h1>
+<p>{html.escape(title)}</p>
+<p>Day 0 is the index; days count from it, negative before. A missing value is unknown. No date leaves.</p>
+<nav aria-label="Datasets">{links}</nav>
+{"".join(_section(one) for one in described)}
+</body></html>
+"""
+
+
+def _section(one: Mapping[str, Any]) -> str:
     body = "\n".join(
         "<tr>"
         + "".join(
             f"<td>{html.escape(str(text))}</td>"
             for text in (
-                one["variable"], one["label"], one["type"], one["unit"], ", ".join(one["values"]), one["when"],
-                "" if one["missing_share"] is None else f"{one['missing_share']:.1%}", one["omop"], one["fhir"],
+                row["variable"], row["label"], row["type"], row["unit"], ", ".join(row["values"]), row["when"],
+                row["missing"] if row["missing_share"] is None else f"{row['missing_share']:.1%}", row["omop"], row["fhir"],
             )
         )
         + "</tr>"
-        for one in described
+        for row in one["variables"]
     )  # fmt: skip
-    count = "" if rows is None else f"{rows:,} rows, "
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{html.escape(name)}: data dictionary</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #1f2933; margin: 2rem auto; max-width: 90rem; padding: 0 1rem }}
-table {{ border-collapse: collapse; width: 100% }}
-th, td {{ text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid #d9e2ec }}
-th {{ position: sticky; top: 0; background: #f5f7fa }}
-td:first-child {{ font-family: ui-monospace, monospace; white-space: nowrap }}
-</style></head><body>
-<h1>{html.escape(name)}</h1>
-<p>{html.escape(title)}</p>
-<p>{count}one per patient. Day 0 is the index; days count from it; a missing value is unknown.
-<code>pandas.read_parquet("{html.escape(name)}.parquet")</code></p>
-<table><thead><tr>{"".join(f"<th>{word}</th>" for word in head)}</tr></thead><tbody>
+    count = "" if one["rows"] is None else f"{one['rows']:,} rows, "
+    name = html.escape(one["dataset"])
+    return f"""<section id="{name}">
+<h2>{name}</h2>
+<p>{html.escape(one["title"])}</p>
+<p>{count}{html.escape(one["row"])}; key: {html.escape(", ".join(one["key"]))}. <code>pandas.read_parquet("{name}.parquet")</code></p>
+<table><thead><tr>{"".join(f'<th scope="col">{word}</th>' for word in HEAD)}</tr></thead><tbody>
 {body}
-</tbody></table></body></html>
+</tbody></table></section>
 """

@@ -1,59 +1,124 @@
 """Columns and dictionary must fit each other, or nothing is released."""
 
+import json
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 import pytest
 
 from fhir_adapters.errors import PalmaresError
-from omop_etl.publish.dictionary import Variable, describe, read_dictionary, typed
+from omop_etl.publish import dictionary
+from omop_etl.publish.datasets import Dataset, Made, write_dataset
+from omop_etl.publish.dictionary import Variable, describe, read_dictionary
 
 
 def variable(name: str, kind: str, *values: str) -> Variable:
     return Variable(name, name, kind, "", values, "", "table", "resource")
 
 
-def test_types() -> None:
-    frame = pd.DataFrame(
-        {"a": ["x", None], "b": [1, None], "c": [1, 2], "d": [True, None], "e": [0.5, None], "f": ["p", "q"]}
+def dataset(sql: str, *variables: Variable, key: tuple[str, ...] = ("a",)) -> Dataset:
+    return Dataset("some", "Some rows", "one per row", key, variables, sql)
+
+
+def written(one: Dataset, folder: Path) -> tuple[Made, pd.DataFrame]:
+    with duckdb.connect() as connection:
+        made = write_dataset(connection, one, folder, folder / "spill")
+    return made, pd.read_parquet(folder / "some.parquet")
+
+
+def test_types(tmp_path: Path) -> None:
+    sql = """
+        SELECT * FROM (VALUES ('x', 1, 1, true, 0.5, 'p', 'long text', 'k1'), (NULL, NULL, 2, NULL, NULL, 'q', NULL, 'k2'))
+            AS t (a, b, c, d, e, f, g, key) ORDER BY f
+    """
+    variables = (
+        variable("a", "category", "x", "y"), variable("b", "integer"), variable("c", "integer"), variable("d", "boolean"),
+        variable("e", "number"), variable("f", "ordered", "p", "q"), variable("g", "text"), variable("key", "id"),
+    )  # fmt: skip
+    made, rows = written(dataset(sql, *variables, key=("key",)), tmp_path)
+    assert [str(kind) for kind in rows.dtypes] == [
+        "category", "Int64", "int64", "boolean", "float64", "category", "str", "str",
+    ]  # fmt: skip
+    assert list(rows["a"].cat.categories) == ["x", "y"]
+    assert rows["f"].cat.ordered
+    assert (made.rows, made.missing["a"], made.missing["c"]) == (2, 1, 0)
+    text = pd.read_csv(tmp_path / "some.csv", dtype=str, keep_default_na=False)
+    assert text.iloc[0].tolist() == ["x", "1", "1", "true", "0.5", "p", "long text", "k1"]
+
+
+def test_a_column_without_any_value_keeps_its_type(tmp_path: Path) -> None:
+    one = dataset(
+        "SELECT 'k' AS a, NULL AS b, NULL AS c",
+        variable("a", "id"),
+        variable("b", "category"),
+        variable("c", "boolean"),
     )
-    made = typed(
-        frame,
-        [
-            variable("a", "category", "x", "y"),
-            variable("b", "integer"),
-            variable("c", "integer"),
-            variable("d", "boolean"),
-            variable("e", "number"),
-            variable("f", "id"),
-        ],
-    )
-    assert [str(kind) for kind in made.dtypes] == ["category", "Int64", "int64", "boolean", "float64", "str"]
-    assert list(made["a"].cat.categories) == ["x", "y"]
-    assert [one["missing_share"] for one in describe(made, [variable("a", "category"), variable("c", "integer")])] == [
-        0.5,
-        0.0,
-    ]
+    _, rows = written(one, tmp_path)
+    assert [str(kind) for kind in rows.dtypes] == ["str", "category", "boolean"]
 
 
 @pytest.mark.parametrize(
-    "variables",
+    ("sql", "detail"),
     [
-        [variable("b", "integer"), variable("a", "category", "x")],
-        [variable("a", "category", "x")],
-        [variable("a", "category", "y"), variable("b", "integer")],
+        ("SELECT 1 AS b, 'x' AS a", "their order"),
+        ("SELECT 'x' AS a, 1 AS c", "b, c"),
+        ("SELECT 'y' AS a, 1 AS b", "values that it does not list"),
+        ("SELECT 'x' AS a, 1 AS b UNION ALL SELECT 'x', 2", "keys are not unique"),
     ],
-    ids=["other order", "column without entry", "value that is not listed"],
 )
-def test_what_does_not_fit_is_not_released(variables: list[Variable]) -> None:
+def test_what_does_not_fit_is_not_released(sql: str, detail: str, tmp_path: Path) -> None:
     with pytest.raises(PalmaresError) as raised:
-        typed(pd.DataFrame({"a": ["x"], "b": [1]}), variables)
+        written(dataset(sql, variable("a", "category", "x"), variable("b", "integer")), tmp_path)
     assert raised.value.code == "E-PUBLISH-03"
-    assert "x" not in str(raised.value).split(". ")[0].removeprefix("E-PUBLISH-03")
+    assert detail in str(raised.value)
 
 
-def test_an_unknown_type_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("variable,label,type,unit,values,when,omop,fhir\na,a,date,,,,,\n")
+@pytest.mark.parametrize("sql", ["SELECT nothing AS a", "SELECT 'secret' AS a WHERE CAST('secret' AS INTEGER) = 1"])
+def test_sql_that_does_not_run_is_numbered_and_tells_no_value(sql: str, tmp_path: Path) -> None:
+    with pytest.raises(PalmaresError) as raised:
+        written(dataset(sql, variable("a", "id")), tmp_path)
+    assert raised.value.code == "E-STUDY-03"
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "variable,label,type,unit,values,when,omop,fhir\na,a,date,,,,,\n",
+        "variable,label,type,unit,values,when,omop,fhir\na,{unknown_window},integer,,,,,\n",
+        "variable,label\na,b\n",
+        "variable,label,type,unit,values,when,omop,fhir\na,b\n",
+        "variable,label,type,unit,values,when,omop,fhir\na,b,id,,,,,,too many\n",
+    ],
+    ids=["unknown type", "unknown window", "columns missing", "cells missing", "too many cells"],
+)
+def test_a_dictionary_that_does_not_fit_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(text)
     with pytest.raises(PalmaresError) as raised:
         read_dictionary(tmp_path / "a.csv", {})
     assert raised.value.code == "E-PUBLISH-03"
+
+
+@pytest.mark.parametrize(
+    ("rows", "missing", "share", "words"),
+    [
+        (100, 0, 0.0, ""),
+        (100, 50, 0.5, ""),
+        (100, 100, 1.0, ""),
+        (100, 3, None, "fewer than 10 rows miss it"),
+        (100, 95, None, "fewer than 10 rows have it"),
+        (8, 0, None, "fewer than 10 rows"),
+        (0, 0, None, ""),
+    ],
+)
+def test_a_share_never_stands_for_a_few_rows(
+    rows: int, missing: int, share: float | None, words: str, tmp_path: Path
+) -> None:
+    one = dataset("", variable("a", "id"))
+    described = describe(Made(one, rows, {"a": missing}, {}), threshold=10)
+    assert (described["variables"][0]["missing_share"], described["variables"][0]["missing"]) == (share, words)
+    assert described["rows"] == (None if 0 < rows < 10 else rows)
+    dictionary.write("study", "A title", [described], tmp_path)
+    assert json.loads((tmp_path / "dictionary.json").read_text())["datasets"][0]["dataset"] == "some"
+    assert "<table>" in (tmp_path / "dictionary.html").read_text()

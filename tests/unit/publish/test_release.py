@@ -14,19 +14,22 @@ import pytest
 
 from fhir_adapters.errors import PalmaresError
 from omop_etl.cohorts import run
-from omop_etl.cohorts.eligibility import evaluate
+from omop_etl.derive import derive
+from omop_etl.derive.rules import load_rules
 from omop_etl.publish import privacy, release
-from omop_etl.publish.release import dataset
-from omop_etl.study.rules import load_study
-from tests.cohort_helpers import patient, registry, registry_file
-from tests.warehouses import Event, connect, fill, write
+from omop_etl.publish.datasets import lay_out
+from tests.cohort_helpers import patient, registry
+from tests.publish_helpers import FRESH, connect, frame, laid_out, write
+from tests.warehouses import Event
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("release")
-    run(registry_file(folder), folder / "cohort")
-    release(folder / "warehouse.duckdb", folder / "cohort", folder / "release")
+    write(registry(), folder / "warehouse.duckdb")
+    derive(folder / "warehouse.duckdb", folder / "derived")
+    run(folder / "warehouse.duckdb", folder / "cohort")
+    release(folder / "warehouse.duckdb", folder / "cohort", folder / "release", derived=folder / "derived")
     return folder
 
 
@@ -42,13 +45,21 @@ def test_one_row_per_eligible_patient(baseline: pd.DataFrame) -> None:
 
 def test_types_are_those_of_the_dictionary(place: Path, baseline: pd.DataFrame) -> None:
     dictionary = json.loads((place / "release" / "dictionary.json").read_text())
-    assert [one["variable"] for one in dictionary["variables"]] == list(baseline.columns)
-    for one in dictionary["variables"]:
-        assert one["label"]
-        assert one["omop"] or one["type"] == "id"
-        assert str(baseline[one["variable"]].dtype) == one["pandas"]
-        if one["values"]:
-            assert set(baseline[one["variable"]].dropna().astype(str)) <= set(one["values"])
+    for table in dictionary["datasets"]:
+        rows = pd.read_parquet(place / "release" / f"{table['dataset']}.parquet")
+        assert [one["variable"] for one in table["variables"]] == list(rows.columns)
+        for one in table["variables"]:
+            assert one["label"]
+            column = rows[one["variable"]]
+            expected = {
+                "id": "str", "text": "str", "category": "category", "ordered": "category", "number": "float64",
+                "integer": "Int64" if column.isna().any() else "int64", "boolean": "boolean" if column.isna().any() else "bool",
+            }  # fmt: skip
+            assert str(column.dtype) == expected[one["type"]], one["variable"]
+            if one["values"]:
+                assert set(column.dropna().astype(str)) <= set(one["values"])
+                if str(column.dtype) == "category":
+                    assert list(column.cat.categories) == one["values"]
     assert list(baseline["ecog"].cat.categories) == ["0", "1", "2", "3", "4"]
     assert baseline["ecog"].cat.ordered
     assert baseline["death"].dtype == "int64"
@@ -116,7 +127,7 @@ def test_the_public_attrition_shows_nothing_below_ten(place: Path) -> None:
 
 @pytest.fixture(scope="module")
 def memory() -> Iterator[duckdb.DuckDBPyConnection]:
-    with connect([]) as connection:
+    with connect() as connection:
         yield connection
 
 
@@ -126,13 +137,11 @@ Values = Callable[[list[Event]], dict[str, object]]
 @pytest.fixture(scope="module")
 def values(memory: duckdb.DuckDBPyConnection) -> Values:
     """A function: the released row of the one patient with these events."""
-    study = load_study("palmares2")
+    rules = load_rules("palmares2")
 
     def row(what: list[Event]) -> dict[str, object]:
-        fill(memory, what)
-        evaluate(memory, study)
-        frame, _ = dataset(memory, study, "baseline", salt="salt")
-        (only,) = frame.to_dict("records")
+        laid_out(memory, what, rules)
+        (only,) = frame(memory, rules, "baseline").to_dict("records")
         return {key: None if pd.isna(value) else value for key, value in only.items()}
 
     return row
@@ -228,17 +237,19 @@ def test_a_death_before_the_index_leaves_time_and_event_unknown(values: Values) 
 
 
 def test_pounds_are_not_kilograms(memory: duckdb.DuckDBPyConnection) -> None:
-    fill(memory, patient(1))
+    rules = load_rules("palmares2")
+    laid_out(memory, patient(1), rules)
+    assert "weight" in set(frame(memory, rules, "features")["feature"])
     memory.execute("UPDATE measurement SET unit_concept_id = 1 WHERE value_as_number = 65.5")
-    study = load_study("palmares2")
-    evaluate(memory, study)
-    frame, _ = dataset(memory, study, "baseline", salt="salt")
-    assert frame["bmi"].isna().all()
+    lay_out(memory, rules, FRESH, salt="salt")
+    assert frame(memory, rules, "baseline")["bmi"].isna().all()
+    assert "weight" not in set(frame(memory, rules, "features")["feature"])
 
 
 def test_an_empty_cohort_is_released_empty(tmp_path: Path) -> None:
     run(write([], tmp_path / "warehouse.duckdb"), tmp_path / "cohort")
-    assert release(tmp_path / "warehouse.duckdb", tmp_path / "cohort", tmp_path / "release").datasets == {"baseline": 0}
+    made = release(tmp_path / "warehouse.duckdb", tmp_path / "cohort", tmp_path / "release")
+    assert made.datasets == {"baseline": 0, "time_to_event": 0, "lines": 0, "sequences": 0, "features": 0}
     assert len(pd.read_parquet(tmp_path / "release" / "baseline.parquet").columns) > 30
 
 

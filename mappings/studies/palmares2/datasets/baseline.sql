@@ -1,25 +1,11 @@
--- One row per eligible patient: what was known at the index, and the days to death or last contact.
+-- One row per eligible patient: what was known at the index, and the days to death or last contact. De novo, endocrine
+-- sensitivity, metastatic sites, menopause, grade and Ki-67 are those that deriving states: there is one reading of each.
 -- Nothing measured after the index is used, but where the protocol's own window reaches beyond it: ECOG, the receptor
 -- sample, the endocrine partner. Days count from the index. NULL is UNKNOWN.
 WITH patient AS (
     SELECT *
-    FROM verdict
-    JOIN study_person USING (person_id, site)
-    JOIN advanced_disease USING (person_id)
-    JOIN index_start USING (person_id)
+    FROM released
     JOIN chosen_sample USING (person_id)
-    JOIN vital_status USING (person_id)
-    LEFT JOIN primary_tumour USING (person_id)
-    WHERE eligible
-),
-menopause AS (      -- the last status on or before the index
-    SELECT person_id, arg_max(status.value, (observation_date, status.value)) AS value
-    FROM patient
-    JOIN observation USING (person_id)
-    JOIN concept_set AS question ON question.concept_set = 'menopause' AND question.concept_id = observation_concept_id
-    JOIN concept_set AS status ON status.concept_set = 'menopause-value' AND status.concept_id = value_as_concept_id
-    WHERE observation_date <= index_date
-    GROUP BY person_id
 ),
 ecog AS (           -- the nearest to the index within the window; on a tie the earlier day, on one day the worse
     SELECT
@@ -69,43 +55,6 @@ body AS (           -- in the unit asked for, or in none; a weight must be recen
     WHERE unit.value IS NOT NULL OR coalesce(unit_concept_id, 0) = 0
     GROUP BY person_id
 ),
-histology AS (      -- a named histology wins over an unspecified one; the first on record
-    SELECT person_id, arg_min(value, (value = 'unspecified', start_date, value)) AS value
-    FROM patient
-    JOIN disease_row USING (person_id)
-    WHERE kind = 'primary' AND start_date <= index_date
-    GROUP BY person_id
-),
-pathology AS (      -- grade and Ki-67 of the day of the chosen sample, else the last one up to its window
-    SELECT
-        person_id,
-        arg_max(grade, (measurement_date = sample_date, measurement_date, grade)) AS grade,
-        arg_max(ki67, (measurement_date = sample_date, measurement_date, ki67)) AS ki67
-    FROM (
-        SELECT
-            person_id, measurement_date, sample_date,
-            score.value AS grade,
-            -- no standard concept of Ki-67 is known from a public source: it is found by its LOINC code
-            CASE WHEN measurement_source_value = '29593-1' AND value_as_number BETWEEN 0 AND 100 THEN value_as_number END AS ki67
-        FROM patient
-        JOIN measurement USING (person_id)
-        LEFT JOIN concept_set AS question ON question.concept_set = 'grade' AND question.concept_id = measurement_concept_id
-        LEFT JOIN concept_set AS score
-            ON question.concept_set IS NOT NULL AND score.concept_set = 'grade-value' AND score.concept_id = value_as_concept_id
-        WHERE measurement_date <= index_date + receptor_days_after_index() AND measurement_date <= cut_off()
-    )
-    GROUP BY person_id
-),
-metastases AS (     -- an unspecified metastasis adds nothing where a site is named, and leaves the sites unknown where none is
-    SELECT
-        patient.person_id,
-        coalesce(list_sort(list_distinct(list(value) FILTER (value <> 'unspecified'))), []) AS sites,
-        coalesce(bool_or(value = 'unspecified'), FALSE) AS unspecified
-    FROM patient
-    LEFT JOIN disease_row
-        ON disease_row.person_id = patient.person_id AND kind = 'metastasis' AND disease_row.start_date <= index_date
-    GROUP BY patient.person_id
-),
 partner AS (        -- still given at the index before stopped, then the latest begun
     SELECT
         person_id,
@@ -125,34 +74,18 @@ suppression AS (
         AND start_date <= index_date + partner_days_after_index()
         AND (end_date IS NULL OR end_date >= index_date - partner_days_before_index())
 ),
-adjuvant AS (       -- begun after the primary and before the advanced diagnosis
+adjuvant AS (       -- begun before the advanced diagnosis
     SELECT
         person_id,
         bool_or(drug_class = 'chemotherapy') AS chemotherapy,
-        min(start_date) FILTER (endocrine) AS et_start,
-        bool_or(end_date IS NULL OR end_date >= advanced_date - relapse_on_et_days()) FILTER (endocrine) AS et_at_relapse,
-        max(end_date) FILTER (endocrine) AS et_end
-    FROM (
-        SELECT
-            *,
-            drug_class IN ('aromatase-inhibitor', 'tamoxifen', 'fulvestrant', 'oral-serd', 'other-endocrine') AS endocrine
-        FROM patient
-        JOIN study_drug USING (person_id)
-        WHERE start_date < advanced_date
-    )
-    GROUP BY person_id
-),
-known AS (
-    SELECT
-        *,
-        -- NULL where no primary diagnosis is dated, or it lies after the advanced one
-        CASE WHEN primary_date <= advanced_date THEN advanced_date - primary_date <= de_novo_days() END AS de_novo,
-        CASE WHEN len(sites) > 0 OR NOT unspecified THEN sites END AS known_sites
+        bool_or(drug_class IN ('aromatase-inhibitor', 'tamoxifen', 'fulvestrant', 'oral-serd', 'other-endocrine')) AS endocrine
     FROM patient
-    JOIN metastases USING (person_id)
+    JOIN study_drug USING (person_id)
+    WHERE start_date < advanced_date
+    GROUP BY person_id
 )
 SELECT
-    released_id(person_id) AS patient,
+    patient,
     site,
     year(index_date) AS index_year,
     least(
@@ -160,14 +93,14 @@ SELECT
         age_top_code()
     ) AS age_at_index,
     sex,
-    CASE WHEN sex = 'M' THEN 'not-applicable' ELSE menopause.value END AS menopausal_status,
+    CASE WHEN sex = 'M' THEN 'not-applicable' ELSE stated.menopause END AS menopausal_status,
     CAST(ecog.value AS VARCHAR) AS ecog,
     round(weight / (height / 100) ^ 2, 1) AS bmi,
     de_novo,
-    CASE WHEN primary_date <= advanced_date THEN advanced_date - primary_date END AS days_primary_to_advanced,
+    days_primary_to_advanced,
     index_date - advanced_date AS days_advanced_to_index,
     histology.value AS histology,
-    pathology.grade,
+    stated.grade,
     origin AS sample_origin,
     sample_date - index_date AS sample_day,
     er_percent,
@@ -179,44 +112,35 @@ SELECT
         WHEN her2_ihc = '0' THEN 'zero'
         WHEN her2_ihc IN ('1+', '2+') THEN 'low'        -- 2+ is eligible only without amplification
     END AS her2_group,
-    pathology.ki67 AS ki67_percent,
+    stated.ki67_percent,
     discordant AS receptor_discordance,
-    list_contains(known_sites, 'bone') AS met_bone,
-    list_contains(known_sites, 'liver') AS met_liver,
-    list_contains(known_sites, 'lung') AS met_lung,
-    list_contains(known_sites, 'CNS') AS met_cns,
-    list_contains(known_sites, 'node') AS met_node,
-    list_contains(known_sites, 'skin') AS met_skin,
-    list_has_any(known_sites, ['peritoneum', 'pleura', 'other']) AS met_other,
-    len(known_sites) AS metastatic_sites,
-    known_sites = ['bone'] AS bone_only,
-    list_has_any(known_sites, ['liver', 'lung', 'pleura', 'peritoneum']) AS visceral,
+    list_contains(stated.sites, 'bone') AS met_bone,
+    list_contains(stated.sites, 'liver') AS met_liver,
+    list_contains(stated.sites, 'lung') AS met_lung,
+    list_contains(stated.sites, 'CNS') AS met_cns,
+    list_contains(stated.sites, 'node') AS met_node,
+    list_contains(stated.sites, 'skin') AS met_skin,
+    list_has_any(stated.sites, ['peritoneum', 'pleura', 'other']) AS met_other,
+    len(stated.sites) AS metastatic_sites,
+    stated.bone_only,
+    stated.visceral,
     coalesce(adjuvant.chemotherapy, FALSE) AS adjuvant_chemotherapy,
-    adjuvant.et_start IS NOT NULL AS adjuvant_et,
-    CASE        -- ESO-ESMO, as far as it is known at the index
-        WHEN de_novo THEN 'sensitive'
-        WHEN de_novo IS NULL THEN NULL
-        WHEN et_at_relapse AND advanced_date < et_start + to_months(primary_resistance_months()) THEN 'primary-resistant'
-        WHEN et_at_relapse THEN 'secondary-resistant'
-        WHEN advanced_date <= et_end + to_months(secondary_resistance_months()) THEN 'secondary-resistant'
-        ELSE 'sensitive'
-    END AS endocrine_sensitivity,
+    coalesce(adjuvant.endocrine, FALSE) AS adjuvant_et,
+    endocrine_sensitivity,      -- as derived: the one reading of ESO-ESMO
     index_drug,
     partner.value AS et_partner,
     suppression.person_id IS NOT NULL AS ovarian_suppression,
     -- a death before the index is an error that the site is asked about: neither time nor event is known
-    CASE WHEN death_date < index_date THEN NULL ELSE coalesce(death_date, last_contact) - index_date END
-        AS days_to_death_or_last_contact,
-    CASE WHEN death_date < index_date THEN NULL ELSE CAST(death_date IS NOT NULL AS INTEGER) END AS death,
+    CASE WHEN NOT in_doubt THEN coalesce(death_date, last_contact) - index_date END AS days_to_death_or_last_contact,
+    CASE WHEN NOT in_doubt THEN CAST(death_date IS NOT NULL AS INTEGER) END AS death,
     -- in whole years: in days it would give the index date away
     CAST(floor((cut_off() - index_date) / 365.25) AS INTEGER) AS potential_follow_up_years
-FROM known
-LEFT JOIN menopause USING (person_id)
+FROM patient
+JOIN stated USING (person_id)
+LEFT JOIN histology USING (person_id)
 LEFT JOIN ecog USING (person_id)
 LEFT JOIN body USING (person_id)
-LEFT JOIN histology USING (person_id)
-LEFT JOIN pathology USING (person_id)
 LEFT JOIN partner USING (person_id)
 LEFT JOIN suppression USING (person_id)
 LEFT JOIN adjuvant USING (person_id)
-ORDER BY patient
+ORDER BY place
