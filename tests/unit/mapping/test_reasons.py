@@ -157,12 +157,12 @@ for kind in ("Encounter", "Coverage", "ImagingStudy", "AdverseEvent"):
 for kind in ("Patient", "Practitioner", "PractitionerRole", "Organization", "Location", "Medication"):
     case("Q-MODIFIER", kind, of=None, **MODIFIER)
 case("Q-MODIFIER", "Condition", implicitRules="http://example.org/rules")
-# outcomes of `unmapped` and the reasons of the DICOM folder have their tests there
-DICOM = {"X-NOT-DICOM", "X-DICOMDIR", "X-OTHER-ISSUER", "M-DICOM-DUPLICATE"}
+# the reasons of the sources have their tests there
+SOURCES = {"X-NOT-DICOM", "X-DICOMDIR", "X-OTHER-ISSUER", "M-DICOM-DUPLICATE", "X-NOT-FHIR", "X-NOTHING-PASSED"}
 OURS = [
     row["code"]
     for row in table("explanations", "reasons.csv")
-    if row["code"][:2] in ("X-", "M-") and row["code"] not in DICOM
+    if row["code"][:2] in ("X-", "M-") and row["code"] not in SOURCES and "-HL7" not in row["code"]
 ]
 OURS += ["Q-MODIFIER", "Q-DATE"]
 
