@@ -84,7 +84,7 @@ def test_an_archive_that_heeds_no_date_ends_the_questions() -> None:
         return held, False
 
     assert len(all_studies(ask).studies) == 50
-    assert len(asked) == 2
+    assert len(asked) == 3
 
 
 def test_how_a_window_is_asked_for() -> None:
