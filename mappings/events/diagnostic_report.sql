@@ -23,11 +23,22 @@ SELECT
         type_concept('DiagnosticReport', 'category', categories[1]),
         CASE WHEN len(categories) > 1 THEN coalesce(
             type_concept('DiagnosticReport', 'category', categories[2]), type_concept('DiagnosticReport', 'category', categories[3])) END
-    ) AS type_concept_id
+    ) AS type_concept_id,
+    nullif(conclusions, []) AS conclusions
 FROM (
     SELECT *, starts_at(start_text) AS start_datetime
     FROM (SELECT *, coalesce(effective_datetime, effective_start, issued) AS start_text FROM flat)
 )
+
+-- ## stage diagnostic_report_conclusion
+-- what it concludes, where that is coded
+SELECT id, key, position, list_key(s.coding) AS code_key, s.coding AS code_codings
+FROM (
+    SELECT id, key, unnest(conclusions) AS s, generate_subscripts(conclusions, 1) AS position
+    FROM stage
+    WHERE conclusions IS NOT NULL
+)
+WHERE len(s.coding) > 0
 
 -- ## event
 SELECT
@@ -46,6 +57,23 @@ FROM included r
 JOIN chosen_code c ON c.list_key = r.code_key
 -- a kind of document, or a code without a concept: the note says it
 WHERE c.concept_id > 0 AND c.domain_id <> 'Note'
+
+-- ## event conclusion
+-- a finding of its own, by the domain of its code (f2o-081)
+SELECT
+    coalesce(c.cdm_table, 'observation') AS cdm_table,
+    'conclusion/' || s.position || coalesce(c.discriminator, '') AS discriminator,
+    c.code_no,
+    coalesce(c.concept_id, 0) AS concept_id,
+    c.source_value,
+    coalesce(c.source_concept_id, 0) AS source_concept_id,
+    c.value_concept_id AS value_as_concept_id,
+    r.start_datetime,
+    r.start_imputed,
+    origin(false, r.start_imputed, coalesce(r.type_concept_id, type_concept('DiagnosticReport', 'default', ''))) AS type_concept_id
+FROM stage_diagnostic_report_conclusion s
+JOIN included r ON r.key = s.key
+LEFT JOIN chosen_conclusion c ON c.list_key = s.code_key
 
 -- ## note
 SELECT

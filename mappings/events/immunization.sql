@@ -19,6 +19,8 @@ SELECT
     type_concept('Immunization', 'default', '') AS type_concept_id,
     -- who vaccinated did not write this record, and the one who told it was the patient
     NOT coalesce(primary_source, true) AND report_origin = 'recall' AS reported,
+    -- a dose that does not count as one: the exposure was one all the same, and is counted among the losses
+    coalesce(subpotent, false) AS subpotent,
     lot_number,
     dose_value AS quantity,
     left(coalesce(dose_code, dose_unit), 50) AS dose_unit_source_value

@@ -30,7 +30,7 @@ SELECT
     has_value,
     data_absent,
     coalesce(value_number, value_integer, value_numerator / nullif(value_denominator, 0)) AS value_as_number,
-    value_comparator AS comparator,
+    coalesce(value_comparator, value_numerator_comparator) AS comparator,
     CASE WHEN unit_code IS NOT NULL THEN coalesce(value_unit_system, 'http://unitsofmeasure.org') END AS unit_system,
     unit_code,
     coalesce(value_unit, unit_code) AS unit_text,
@@ -42,7 +42,8 @@ SELECT
     interpretation,
     range_low,
     range_high,
-    coalesce(reference_key(focus, 'Condition'), reference_key(focus, 'Observation')) AS focus_key,
+    first_focus_key(focuses) AS focus_key,
+    value_sampled,
     parts > 0 AS has_components,
     nullif(components, []) AS components
 FROM (
@@ -77,7 +78,7 @@ SELECT
         try_cast(c.valueQuantity.value AS DOUBLE), try_cast(c.valueInteger AS DOUBLE),
         try_cast(c.valueRatio.numerator.value AS DOUBLE) / nullif(try_cast(c.valueRatio.denominator.value AS DOUBLE), 0)
     ) AS value_as_number,
-    c.valueQuantity.comparator AS comparator,
+    coalesce(c.valueQuantity.comparator, c.valueRatio.numerator.comparator) AS comparator,
     coalesce(c.valueQuantity.system, CASE WHEN coalesce(c.valueQuantity.code, c.valueQuantity.unit, c.valueRange.low.code)
         IS NOT NULL THEN 'http://unitsofmeasure.org' END) AS unit_system,
     coalesce(c.valueQuantity.code, c.valueQuantity.unit, c.valueRange.low.code) AS unit_code,
@@ -94,7 +95,8 @@ SELECT
     c.interpretation[1].coding[1].code AS interpretation,
     try_cast(c.referenceRange[1].low.value AS DOUBLE) AS range_low,
     try_cast(c.referenceRange[1].high.value AS DOUBLE) AS range_high,
-    coalesce(len(c.modifierExtension), 0) > 0 AS modified,
+    coalesce(len(c.modifierExtension), 0) + len(flatten(list_transform(coalesce(c.referenceRange, []), lambda r: r.modifierExtension))) > 0
+        AS modified,
     -- it holds a value, or the word that there was a result which is not known
     NOT modified AND code_key IS NOT NULL AND (
         value_key IS NOT NULL OR value_as_number IS NOT NULL OR value_string IS NOT NULL OR value_shown IS NOT NULL
@@ -123,13 +125,18 @@ SELECT
     r.start_datetime,
     r.start_imputed,
     origin(r.reported, r.start_imputed, r.type_concept_id) AS type_concept_id,
-    r.value_as_number,
+    -- "less than 5" is no 5: a comparator that OMOP has no operator for leaves the number to value_source_value
+    CASE WHEN r.comparator IS NULL OR operator_concept(r.comparator) IS NOT NULL THEN r.value_as_number END AS value_as_number,
     CASE WHEN c.identifying IS NOT TRUE THEN coalesce(r.value_string, r.value_shown) END AS value_as_string,
     CASE WHEN c.identifying IS NOT TRUE THEN r.value_shown END AS value_shown,
     -- an answer that does not map is 0; where the code itself says a value ("Maps to value"), that
     coalesce(v.concept_id, r.value_boolean_concept_id, c.value_concept_id, CASE WHEN r.value_key IS NOT NULL THEN 0 END)
         AS value_as_concept_id,
-    coalesce(v.source_value, r.absent, CASE WHEN r.value_as_number IS NULL THEN r.interpretation END) AS value_source_value,
+    coalesce(
+        v.source_value, r.absent,
+        CASE WHEN r.comparator IS NOT NULL THEN concat_ws(' ', r.comparator, coalesce(r.value_shown, number_text(r.value_as_number))) END,
+        CASE WHEN r.value_as_number IS NULL THEN r.interpretation END
+    ) AS value_source_value,
     v.code_no AS value_no,
     operator_concept(r.comparator) AS operator_concept_id,
     u.code_no AS unit_no,
@@ -159,12 +166,14 @@ SELECT
     r.start_datetime,
     r.start_imputed,
     origin(r.reported, r.start_imputed, r.type_concept_id) AS type_concept_id,
-    s.value_as_number,
+    CASE WHEN s.comparator IS NULL OR operator_concept(s.comparator) IS NOT NULL THEN s.value_as_number END AS value_as_number,
     CASE WHEN c.identifying IS NOT TRUE THEN coalesce(s.value_string, s.value_shown) END AS value_as_string,
     CASE WHEN c.identifying IS NOT TRUE THEN s.value_shown END AS value_shown,
     coalesce(v.concept_id, s.value_boolean_concept_id, c.value_concept_id, CASE WHEN s.value_key IS NOT NULL THEN 0 END)
         AS value_as_concept_id,
-    coalesce(v.source_value, CASE WHEN s.data_absent THEN coalesce(s.data_absent_code, 'unknown') END) AS value_source_value,
+    coalesce(v.source_value, CASE WHEN s.data_absent THEN coalesce(s.data_absent_code, 'unknown') END,
+        CASE WHEN s.comparator IS NOT NULL THEN concat_ws(' ', s.comparator, coalesce(s.value_shown, number_text(s.value_as_number))) END)
+        AS value_source_value,
     v.code_no AS value_no,
     operator_concept(s.comparator) AS operator_concept_id,
     u.code_no AS unit_no,

@@ -6,7 +6,8 @@ SELECT
     e.start_datetime::DATE AS observation_date,
     e.start_datetime AS observation_datetime,
     e.type_concept_id AS observation_type_concept_id,
-    e.value_as_number,
+    -- observation has no column for an operator: "less than 5" stands in value_source_value
+    CASE WHEN e.operator_concept_id IS NULL THEN e.value_as_number END AS value_as_number,
     left(e.value_as_string, 60) AS value_as_string,
     e.value_as_concept_id,
     -- interpretation codes have no agreed standard concepts: the code is kept

@@ -164,7 +164,8 @@ class _Query:
             if one["class"] == "STAR":
                 columns |= dict(self._star(one))
                 continue
-            name = one.get("alias") or one.get("column_names", ["?"])[-1]
+            # columns without a name keep their place, which a UNION goes by
+            name = one.get("alias") or one.get("column_names", [f"?{len(columns)}"])[-1]
             columns[name] = self.value(one)
             if name in _REASONS:
                 reasons += self._branches(one)

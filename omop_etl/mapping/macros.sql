@@ -26,6 +26,13 @@ CREATE OR REPLACE MACRO provider_key(reference) AS
 CREATE OR REPLACE MACRO first_provider_key(refs) AS coalesce(
     provider_key(refs[1]), CASE WHEN len(refs) > 1 THEN coalesce(provider_key(refs[2]), provider_key(refs[3])) END);
 
+-- the first of several that is a record which another can be about
+CREATE OR REPLACE MACRO record_key(reference) AS coalesce(
+    reference_key(reference, 'Condition'), reference_key(reference, 'Observation'), reference_key(reference, 'Procedure'),
+    reference_key(reference, 'MedicationAdministration'), reference_key(reference, 'MedicationStatement'));
+CREATE OR REPLACE MACRO first_focus_key(refs) AS CASE WHEN len(refs) > 0 THEN coalesce(
+    record_key(refs[1]), record_key(refs[2]), record_key(refs[3])) END;
+
 -- the patient himself, or a relative, said so
 CREATE OR REPLACE MACRO reported_by(reference, subject) AS coalesce(
     reference = subject OR contains(reference, 'Patient/') OR contains(reference, 'RelatedPerson/'), false);
@@ -48,6 +55,11 @@ CREATE OR REPLACE MACRO first_category_type(resource, codes) AS coalesce(
     CASE WHEN len(codes) > 1 THEN coalesce(type_concept(resource, 'category', codes[2]), type_concept(resource, 'category', codes[3])) END,
     type_concept(resource, 'default', ''));
 CREATE OR REPLACE MACRO absent_without_row(code) AS coalesce(absent_row(code), 'yes') = 'no';
+
+-- left or right of a body site (mCODE's laterality)
+CREATE OR REPLACE MACRO side_of(extensions) AS list_filter(
+    extensions, lambda e: e.url = 'http://hl7.org/fhir/us/mcode/StructureDefinition/mcode-laterality-qualifier'
+)[1].valueCodeableConcept.coding;
 
 -- values
 CREATE OR REPLACE MACRO boolean_concept(value) AS boolean_value(value::VARCHAR);

@@ -7,6 +7,7 @@ A file of `mappings/events` has sections, each headed `-- ## name`:
     stage <table>        rows below the resource (components, series), from `stage`, what was read
     event …              its clinical records, from `included`: what was read and is not left out, with person, visit, provider
     <row> …              rows of another kind: person, location, care_site, provider, visit, note, death, image …
+    focus                records of other resources that are about this one: key, focus_key
     merged               resources without a row of their own, with the reason
 """
 

@@ -75,10 +75,13 @@ SELECT
 FROM death_told
 GROUP BY person_id
 """
-# what an observation is about, where that is a record of ours
+# what an observation is about, where that is a record of ours: the resource's own row, not one of its details
 _FOCUS = """
 CREATE TABLE focus_event AS
-SELECT key, arg_min(row_id, (cdm_table, hash)) AS event_id, arg_min(event_field(cdm_table), (cdm_table, hash)) AS field_concept_id
+SELECT
+    key,
+    arg_min(row_id, (hash <> key, cdm_table, hash)) AS event_id,
+    arg_min(event_field(cdm_table), (hash <> key, cdm_table, hash)) AS field_concept_id
 FROM event
 WHERE event_field(cdm_table) IS NOT NULL AND key IN (SELECT focus_key FROM event WHERE focus_key IS NOT NULL)
 GROUP BY key
@@ -248,6 +251,7 @@ class Rows:
         for table in ("row_note", "row_image", "row_feature", "row_payer_plan_period"):
             self._settle(table)
         settle(self.connection, self.events, self.mask, "cdm_table")
+        self._tie_to_what_names_them(kinds)
         every = " UNION ALL BY NAME ".join(f"SELECT * FROM {table}" for table in ("event_of_nothing", *self.events))
         self.run(
             f"CREATE OR REPLACE VIEW event AS {every}",
@@ -258,6 +262,21 @@ class Rows:
         )
         for name, sql in derived_rows().items():
             self.run(f"INSERT INTO row_{name} BY NAME SELECT *, person_id AS row_id FROM ({sql})")
+
+    def _tie_to_what_names_them(self, kinds: list[Recipe]) -> None:
+        """A record that does not say what it is about, and that another resource names as being about it, is."""
+        self.run("CREATE TABLE focus_told (key UHUGEINT, focus_key UHUGEINT)")
+        for recipe in kinds:
+            for sql in recipe.parts("focus"):
+                self.run(f"INSERT INTO focus_told BY NAME {sql}")
+        if not self._count("focus_told"):
+            return
+        for table in self.events:
+            if "focus_key" in self._names(table):
+                self.run(
+                    f"UPDATE {table} SET focus_key = t.focus_key FROM focus_told t "
+                    f"WHERE t.key = {table}.key AND {table}.focus_key IS NULL"
+                )
 
     def _records_of(self, recipe: Recipe) -> list[str]:
         """The records of one resource type; the tables of events that they stand in."""

@@ -146,9 +146,15 @@ def test_no_view_reads_what_must_never_be_read() -> None:
             "condition_occurrence",
             "condition_start_date",
             "Condition",
-            {"onsetDateTime", "onsetPeriod.start", "recordedDate"},
+            {"onsetDateTime", "onsetPeriod.start", "extension (condition-assertedDate)", "recordedDate"},
         ),
-        ("condition_occurrence", "condition_concept_id", "Condition", {"code"}),
+        (
+            "condition_occurrence",
+            "condition_concept_id",
+            "Condition",
+            # a detail whose concept is a condition is one
+            {"code", "severity", "bodySite", "stage.summary", "extension (mcode-histology-morphology-behavior)"},
+        ),
         ("drug_exposure", "stop_reason", "MedicationStatement", {"statusReason"}),
         ("condition_occurrence", "person_id", "Condition", {"subject"}),
         ("measurement", "range_low", "Observation", {"referenceRange.low.value", "component.referenceRange.low.value"}),
@@ -156,7 +162,12 @@ def test_no_view_reads_what_must_never_be_read() -> None:
             "measurement",
             "operator_concept_id",
             "Observation",
-            {"valueQuantity.comparator", "component.valueQuantity.comparator"},
+            {
+                "valueQuantity.comparator",
+                "valueRatio.numerator",
+                "component.valueQuantity.comparator",
+                "component.valueRatio.numerator",
+            },
         ),
         ("measurement", "measurement_event_id", "Observation", {"focus"}),
         ("drug_exposure", "drug_concept_id", "Medication", set()),
@@ -165,7 +176,7 @@ def test_no_view_reads_what_must_never_be_read() -> None:
         ("visit_detail", "visit_occurrence_id", "Encounter", {"partOf"}),
         ("visit_occurrence", "visit_concept_id", "Encounter", {"class"}),
         ("visit_occurrence", "care_site_id", "Encounter", {"serviceProvider", "location.location"}),
-        ("person", "location_id", "Patient", {"address.state", "address.country"}),
+        ("person", "location_id", "Patient", {"address.use", "address.state", "address.country"}),
         ("person", "year_of_birth", "Patient", {"birthDate"}),
         ("death", "death_date", "Patient", {"deceasedDateTime"}),
         ("death", "cause_concept_id", "Observation", {"valueCodeableConcept"}),
@@ -198,18 +209,28 @@ def test_which_tables_a_resource_type_can_fill() -> None:
         written = [one for one in flow().resources[name].written if one.rows == EVENT]
         return {home for one in written for home in one.homes}, any(one.by_domain for one in written)
 
-    assert reach("Condition") == ({"condition_occurrence"}, True)
+    # what qualifies a condition is at home in observation
+    assert reach("Condition") == ({"condition_occurrence", "observation"}, True)
     assert reach("Observation") == ({"measurement", "observation"}, True)
     # whatever its concept's domain is, a sample is a specimen
     assert reach("Specimen") == ({"specimen"}, False)
-    assert reach("DiagnosticReport") == (set(), True)
+    assert reach("DiagnosticReport") == ({"observation"}, True)
 
 
 def test_reasons_of_exclusion_name_the_elements_that_decide() -> None:
     condition = flow().resources["Condition"]
     assert condition.elements(condition.reasons["X-REFUTED"]) == {"verificationStatus"}
-    assert condition.elements(condition.reasons["X-NO-DATE"]) == {"onsetDateTime", "onsetPeriod.start", "recordedDate"}
-    assert condition.elements(condition.reasons["Q-MODIFIER"]) == {"modifierExtension", "implicitRules"}
+    assert condition.elements(condition.reasons["X-NO-DATE"]) == {
+        "onsetDateTime",
+        "onsetPeriod.start",
+        "extension",
+        "recordedDate",
+    }
+    assert condition.elements(condition.reasons["Q-MODIFIER"]) == {
+        "modifierExtension",
+        "implicitRules",
+        "stage.modifierExtension",
+    }
     known = {row["code"] for row in table("explanations", "reasons.csv")}
     assert all(code in known for one in flow().resources.values() for code in one.reasons)
 
@@ -218,9 +239,9 @@ def test_reasons_of_exclusion_name_the_elements_that_decide() -> None:
 
 
 def test_an_element_that_nothing_reads_needs_a_reason(edit: Edit) -> None:
-    edit("conformance/left_out.toml", '"severity" = "open: mild', '"evidence_" = "open: mild')
+    edit("conformance/left_out.toml", '"evidence" = "elsewhere: find', '"evidence_" = "elsewhere: find')
     said = problems(flow())
-    assert any(one.startswith("Condition.severity: no view reads it") for one in said)
+    assert any(one.startswith("Condition.evidence: no view reads it") for one in said)
     assert any("[Condition] evidence_: there is no such element" in one for one in said)
 
 
@@ -234,21 +255,21 @@ def test_an_element_that_a_view_reads_and_nothing_uses_needs_a_reason(edit: Edit
     assert [one.split(":")[0] for one in problems(flow())] == ["MedicationStatement.statusReason"]
 
 
-SEVERITY = '{"name": "severity", "path": "severity.coding.code.first()"},\n        {"name": "onset_datetime"'
+AGE = '{"name": "age", "path": "onset.ofType(Age).unit"},\n        {"name": "onset_datetime"'
 
 
 def test_reading_an_element_is_not_yet_using_it(edit: Edit) -> None:
-    edit("views/condition.json", '{"name": "onset_datetime"', SEVERITY)
+    edit("views/condition.json", '{"name": "onset_datetime"', AGE)
     assert problems(flow()) == []
 
 
 def test_a_reason_is_wrong_once_the_element_is_used(edit: Edit) -> None:
-    edit("views/condition.json", '{"name": "onset_datetime"', SEVERITY)
-    edit("events/condition.sql", "left(clinical_status, 50)", "left(coalesce(clinical_status, severity), 50)")
-    assert problems(flow()) == ["conformance/left_out.toml: [Condition] severity: the mapping uses it"]
+    edit("views/condition.json", '{"name": "onset_datetime"', AGE)
+    edit("events/condition.sql", "left(clinical_status, 50)", "left(coalesce(clinical_status, age), 50)")
+    assert problems(flow()) == ["conformance/left_out.toml: [Condition] onsetAge: the mapping uses it"]
     assert feeds(flow(), "condition_occurrence", "condition_status_source_value", "Condition") == {
         "clinicalStatus",
-        "severity",
+        "onsetAge.unit",
     }
 
 

@@ -34,6 +34,10 @@ def from_(sql: str, column: str = "x") -> set[str]:
         ("SELECT list_transform(parts, lambda p: p.code) AS x FROM people", {"people.parts", "people.parts.code"}),
         ("SELECT born AS other, upper(other) AS x FROM people", {"people.born"}),
         ("SELECT name AS x FROM people UNION ALL SELECT born FROM people", {"people.name", "people.born"}),
+        (
+            "SELECT 'a' AS y, 1 AS z, name AS x FROM people UNION ALL SELECT 'b', 2, born FROM people",
+            {"people.name", "people.born"},
+        ),
         ("WITH a AS (SELECT name FROM people) SELECT name AS x FROM a", {"people.name"}),
         ("SELECT c.concept AS x FROM people p LEFT JOIN codes c ON c.key = p.name", {"people.name"}),
         ("SELECT id IN (SELECT born FROM people) AS x FROM people", {"people.id", "people.born"}),
