@@ -1,5 +1,7 @@
 """Each reason that leaves a resource without a row: a resource that has it. The list of reasons and this list cannot disagree."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,14 +159,15 @@ for kind in ("Encounter", "Coverage", "ImagingStudy", "AdverseEvent"):
 for kind in ("Patient", "Practitioner", "PractitionerRole", "Organization", "Location", "Medication"):
     case("Q-MODIFIER", kind, of=None, **MODIFIER)
 case("Q-MODIFIER", "Condition", implicitRules="http://example.org/rules")
-# the reasons of the sources have their tests there
-SOURCES = {"X-NOT-DICOM", "X-DICOMDIR", "X-OTHER-ISSUER", "M-DICOM-DUPLICATE", "X-NOT-FHIR", "X-NOTHING-PASSED"}
-OURS = [
-    row["code"]
-    for row in table("explanations", "reasons.csv")
-    if row["code"][:2] in ("X-", "M-") and row["code"] not in SOURCES and "-HL7" not in row["code"]
-]
-OURS += ["Q-MODIFIER", "Q-DATE"]
+# the reasons that the mapping itself gives; those of the sources have their tests there
+ROOT = Path(__file__).resolve().parents[3]
+GIVEN = "\n".join(
+    path.read_text(encoding="utf-8")
+    for folder in ("mappings/events", "omop_etl/mapping")
+    for path in sorted((ROOT / folder).iterdir())
+    if path.suffix in (".sql", ".py")
+)
+OURS = sorted(set(re.findall(r"\b(?:[XM]-[A-Z-]+[A-Z]|Q-DATE|Q-MODIFIER)\b", GIVEN)))
 
 
 def without_nulls(value: dict[str, Any]) -> dict[str, Any]:
@@ -197,7 +200,8 @@ def test_reason(slice_: Slice, identity: str) -> None:
 
 def test_every_reason_of_mapping_has_a_case() -> None:
     tested = {reason for _, reason in CASES.values()} | {"X-DELETED"}  # that one: test_versions.py
-    assert sorted(tested) == sorted(set(OURS))
+    assert sorted(tested) == OURS
+    assert set(OURS) <= {row["code"] for row in table("explanations", "reasons.csv")}
 
 
 def test_the_manifest_counts_what_was_left_out(slice_: Slice) -> None:
