@@ -30,7 +30,7 @@ from fhir_adapters.landing.rules import id_text
 from fhir_adapters.landing.rules import resource_types as r4_types
 from fhir_adapters.pseudonyms import LinkageKey, codice_fiscale_error
 from fhir_adapters.shown_names import shown_name
-from fhir_adapters.views.elements import BOOLEANS, NUMBERS, TIMES, Element, elements
+from fhir_adapters.views.elements import BOOLEANS, NUMBERS, TIMES, Element, element, elements
 
 if TYPE_CHECKING:
     from fhir_adapters.pseudonyms import SiteKey
@@ -353,7 +353,7 @@ class Deidentifier:
         if type_ == "Reference":
             return self._pointing(kind, place, one.name)
         if type_ == "Extension":
-            return self._extension(kind, place, "")
+            return self._extension(kind, place)
         if type_ in rules():
             return self._struct(kind, type_, "", type_, f"{place}.")
         raise AllowListError(f"fhir_elements.toml keeps {root}.{path}, a {type_}, and says not how")
@@ -602,31 +602,37 @@ class Deidentifier:
 
         return each
 
-    def _extension(self, kind: str, path: str, above: str) -> Work:
+    def _extension(self, kind: str, path: str) -> Work:
+        """Only what [extensions] lists, each with its value treated by its type."""
         listed = document()["extensions"]
+        around = frozenset(name.partition(" ")[0] for name in listed if " " in name)
         counts, place = self.counts, (kind, path, "free-text")
-        coding = self._coding(kind, f"{path}.valueCoding")
+        works: dict[str, Work] = {}  # made when they are met: what an extension holds may hold extensions
 
-        def extension(value: Any) -> Any:
+        def extension(value: Any, above: str = "") -> Any:
             url = value.get("url") if type(value) is dict else None
-            name = f"{above} {url}".strip()
-            rule = listed.get(name) if isinstance(url, str) else None
-            if rule is not None:
-                one = value.get(rule["element"])
-                if rule["element"] == "valueCoding" and type(one) is dict:
-                    return {"url": url, "valueCoding": coding(one)}
-                if type(one) is str and one in rule.get("codes", "").split():
-                    return {"url": url, rule["element"]: one}
-            elif isinstance(url, str) and not above and any(key.startswith(f"{url} ") for key in listed):
-                nested = value.get("extension")
-                work = self._extension(kind, f"{path}.extension", url)
-                inner = [got for part in nested if (got := work(part))] if type(nested) is list else []
-                if inner:
-                    return {"url": url, "extension": inner}
+            if type(url) is str:
+                name = f"{above}{url}"
+                rule = listed.get(name)
+                if rule is not None and (one := value.get(rule["element"])) is not None:
+                    if name not in works:
+                        works[name] = self._extended(kind, f"{path}.{rule['element']}", rule)
+                    return {"url": url, rule["element"]: works[name](one)}
+                if url in around and not above and type(value.get("extension")) is list:
+                    inner = [got for part in value["extension"] if (got := extension(part, f"{url} "))]
+                    if inner:
+                        return {"url": url, "extension": inner}
             counts[place] += 1
             return None
 
         return extension
+
+    def _extended(self, kind: str, path: str, rule: Mapping[str, str]) -> Work:
+        one = element("Extension", rule["element"])
+        assert one is not None  # the list names elements of Extension
+        if one.type == "code":
+            return self._code(kind, path, frozenset(rule["codes"].split()))
+        return self._of_type(kind, "Extension", one.name, one, path)
 
     def _linkage_of(self, kind: str, path: str) -> Work:
         counts = self.counts

@@ -21,7 +21,7 @@ TREATMENTS = frozenset("there linkage month uid region country gtin unit system"
 ANY = "any"
 WITHHELD = "withheld"  # stands where something was that did not pass
 _RULES = frozenset(
-    "linkage birth codes extensions contained urn systems forms screen units regions".split()  # noqa: SIM905
+    "linkage birth codes extensions extensions_left_out contained urn systems forms screen units regions".split()  # noqa: SIM905
 )
 
 
