@@ -4,17 +4,23 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
+from fhir_adapters.births import birth_date
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.pseudonyms import LinkageKey
 
 LINKAGE_SYSTEM = "urn:palmares:linkage-token"  # the identifier system that mapping reads the token from
 _NO_CODES = ("Rossi", "ROSSI", "rossi", "Maria Rossi", "via Roma 1", "RSSMRA80A41H501X", "a@b.it")
-KINDS = frozenset(["date", "month", "number", "list", "pattern", "boolean", "linkage"])
+KINDS = frozenset(
+    ["date", "month", "datetime", "instant", "number", "quantity", "list", "pattern", "boolean", "linkage", "reference"]
+)
+_DATE_TIME = re.compile(r"(.{6,10}?)[T ]\s*(\d{1,2})[:.](\d{2})(?:[:.](\d{2})(?:\.\d+)?)?(Z|[+-]\d{2}(?::?\d{2})?)?")
+_COMPARED = re.compile(r"(<=|>=|<|>|≤|≥)?\s*([^<>=≤≥\s][^<>=≤≥]*)")
 _DATE = re.compile(r"(?:(?:(\d{1,2})[/.-])?(\d{1,2})[/.-])?(\d{4})")
 _ISO = re.compile(r"(\d{4})-(\d{2})(?:-(\d{2}))?(?:[T ]00:00(?::00(?:\.0+)?)?)?")
 _COMMA = re.compile(r"[+-]?(?:\d{1,3}(?:\.\d{3})+|\d+)(?:,\d+)?")
@@ -41,6 +47,8 @@ class ColumnMap:
     no: frozenset[str]
     encoding: str = ""
     delimiter: str = ""
+    digits: int = 0
+    zone: str = "UTC"
 
     @property
     def links(self) -> bool:
@@ -54,7 +62,11 @@ class ColumnMap:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: files by a glob (and a sheet), or a query."""
+    """One table: files by a glob (and a sheet), a query, or a form of a REDCap project.
+
+    `where`: only rows whose cell, in lower case, is one of these. `updated`: the column that says when a row was last changed.
+    `exported`: `name` or `file`, where the day of a repeated export stands.
+    """
 
     name: str
     file: str
@@ -62,11 +74,17 @@ class Table:
     query: str
     recipes: "tuple[Recipe, ...]"
     columns: frozenset[str]
+    where: "Mapping[str, frozenset[str]]" = field(default_factory=dict)
+    updated: str = ""
+    exported: str = ""
+    form: str = ""
+    events: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One resource of a row: made when one of the columns `when` holds something, or always when there are none."""
+    """One resource of a row: made when one of the columns `when` holds something that is not in `unless`, or always when
+    there are none. `name` tells it apart in ids, and lets other resources refer to it."""
 
     name: str
     type: str
@@ -74,6 +92,7 @@ class Recipe:
     patient: str
     id: tuple[str, ...]
     when: tuple[str, ...]
+    unless: frozenset[str]
     fixed: str
     fills: "tuple[Fill, ...]"
 
@@ -89,6 +108,9 @@ class Fill:
     missing: frozenset[str]
     values: Mapping[str, Any]
     pattern: re.Pattern[str] | None
+    unit: str = ""
+    resource: str = ""  # of a reference: the name of the recipe that it points to
+    columns: tuple[str, ...] = ()  # of a reference: the columns whose cells name the one that is meant
 
     def read(self, cell: Any, mapping: ColumnMap, linkage: LinkageKey | None) -> tuple[Any, str]:
         """The cell's value for FHIR (None when missing or wrong) and the reason when it is wrong, else ''."""
@@ -97,7 +119,13 @@ class Fill:
         text = str(cell).strip()
         if self.kind in ("date", "month"):
             day = _day(cell, text)
-            return (None, "T-DATE") if day is None else (day[:7] if self.kind == "month" else day, "")
+            return (None, "T-DATE") if day is None else (birth_date(day) if self.kind == "month" else day, "")
+        if self.kind in ("datetime", "instant"):
+            when = _moment(cell, text, mapping.zone, whole=self.kind == "instant")
+            return when, "T-DATE" if when is None else ""
+        if self.kind == "quantity":
+            quantity = _quantity(cell, text, self.unit)
+            return quantity, "T-NUMBER" if quantity is None else ""
         if self.kind == "number":
             number = _number(cell, text)
             return number, "T-NUMBER" if number is None else ""
@@ -134,6 +162,39 @@ def _day(cell: Any, text: str) -> str | None:
     return "-".join([year, *(f"{int(part):02}" for part in (month, day) if part)])
 
 
+def _moment(cell: Any, text: str, zone: str, *, whole: bool) -> str | None:
+    """A dateTime: of the zone where the cell names no offset; a day alone where there is no time (its start for `whole`)."""
+    if isinstance(cell, datetime):
+        local = cell
+    else:
+        found = None if isinstance(cell, date) else _DATE_TIME.fullmatch(text)
+        day = _day(cell, found.group(1) if found else text)
+        if day is None or (found and len(day) < 10):
+            return None
+        if not found and (not whole or len(day) < 10):
+            return None if whole else day
+        hour, minute, second, offset = found.groups()[1:] if found else ("0", "0", None, None)
+        try:
+            local = datetime.fromisoformat(f"{day}T{int(hour):02}:{int(minute):02}:{int(second or 0):02}{offset or ''}")
+        except ValueError:
+            return None
+    aware = local if local.tzinfo else local.replace(tzinfo=ZoneInfo(zone))
+    return aware.isoformat(timespec="milliseconds" if whole and aware.microsecond else "seconds")
+
+
+def _quantity(cell: Any, text: str, unit: str) -> dict[str, Any] | None:
+    """A Quantity with the comparator that stands before the number: `< 1`, `≥ 20`."""
+    found = _COMPARED.fullmatch(text) if isinstance(cell, str) else None
+    sign, rest = found.groups() if found else (None, text)
+    number = _number(rest.strip() if isinstance(cell, str) else cell, rest.strip())
+    if number is None:
+        return None
+    quantity: dict[str, Any] = {"value": number}
+    if sign:
+        quantity["comparator"] = {"≤": "<=", "≥": ">="}.get(sign, sign)
+    return quantity | ({"unit": unit, "system": "http://unitsofmeasure.org", "code": unit} if unit else {})
+
+
 def _number(cell: Any, text: str) -> float | int | None:
     """Decimal comma or point; `1.234` may be either a thousand or a fraction, so it is none."""
     if isinstance(cell, bool) or not text.isascii():
@@ -161,6 +222,10 @@ def read_map(path: Path) -> ColumnMap:
             for name, entries in document.get("lists", {}).items()
         }
         tables = tuple(_table(table, number, lists) for number, table in enumerate(document["table"], start=1))
+        named = {recipe.name: recipe for table in tables for recipe in table.recipes}
+        for fill in (fill for table in tables for recipe in table.recipes for fill in recipe.fills):
+            if fill.kind == "reference" and len(named[fill.resource].id) != len(fill.columns):
+                raise ValueError(f"the reference to {fill.resource} does not name it by as many columns as its id has")
         return ColumnMap(
             tables=tables,
             missing=_words(document.get("missing", [])) | {""},
@@ -169,9 +234,16 @@ def read_map(path: Path) -> ColumnMap:
             no=_words(document.get("no", [])),
             encoding=document.get("encoding", ""),
             delimiter=document.get("delimiter", ""),
+            digits=_digits(document.get("record_number_digits", 0)),
         )
     except (KeyError, TypeError, AttributeError, ValueError, re.error) as error:
         raise PalmaresError("E-TAB-01", "map", detail=f"{type(error).__name__} {error}") from None
+
+
+def _digits(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 32:
+        raise ValueError("record_number_digits is no number from 0 to 32")
+    return value
 
 
 def _words(words: list[Any]) -> frozenset[str]:
@@ -179,13 +251,17 @@ def _words(words: list[Any]) -> frozenset[str]:
 
 
 def _table(settings: Mapping[str, Any], number: int, lists: Mapping[str, Mapping[str, Any]]) -> Table:
-    if bool(settings.get("file")) == bool(settings.get("query")):
-        raise ValueError(f"table {number} names both or neither of file and query")
+    if sum(bool(settings.get(name)) for name in ("file", "query", "form")) != 1:
+        raise ValueError(f"table {number} names not just one of file, query and form")
+    if settings.get("exported", "name") not in ("name", "file"):
+        raise ValueError(f"table {number}: exported is name or file")
     recipes = []
     for place, recipe in enumerate(settings["resource"], start=1):
         for turn in recipe.get("repeat", [""]):
             recipes.append(_recipe(recipe, f"{settings.get('name', number)}/{place}/{turn}", str(turn), lists))
-    columns = {fill.column for recipe in recipes for fill in recipe.fills}
+    where = {_title(column): _words(words) for column, words in settings.get("where", {}).items()}
+    updated = _title(settings.get("updated", ""))
+    columns = {column for recipe in recipes for fill in recipe.fills for column in (fill.column, *fill.columns)}
     for recipe in recipes:
         columns |= {recipe.patient, *recipe.id, *recipe.when}
     return Table(
@@ -194,8 +270,17 @@ def _table(settings: Mapping[str, Any], number: int, lists: Mapping[str, Mapping
         sheet=settings.get("sheet", ""),
         query=settings.get("query", ""),
         recipes=tuple(recipes),
-        columns=frozenset(columns),
+        columns=frozenset(columns | where.keys() | {updated}) - {""},
+        where=where,
+        updated=updated,
+        exported=settings.get("exported", ""),
+        form=settings.get("form", ""),
+        events=tuple(settings.get("events", [])),
     )
+
+
+def _title(text: str) -> str:
+    return str(text).strip().lower()
 
 
 def code_pattern(text: str) -> re.Pattern[str]:
@@ -222,27 +307,35 @@ def _recipe(settings: Mapping[str, Any], name: str, turn: str, lists: Mapping[st
             raise ValueError(f"no kind of value is called {kind}")
         fills.append(
             Fill(
-                column=column(fill["column"]),
-                path=tuple(
-                    int(step) if step.isdigit() else step for step in re.findall(r"[A-Za-z]+|\d+", fill["element"])
-                ),
+                column=column(fill.get("column", "") if kind == "reference" else fill["column"]),
+                path=_path(fill["element"], kind),
                 kind=kind,
                 required=fill.get("required", False),
                 missing=_words(fill.get("missing", [])),
                 values=lists[fill["list"]] if kind == "list" else {},
                 pattern=code_pattern(fill["pattern"]) if kind == "pattern" else None,
+                unit=fill.get("unit", ""),
+                resource=fill["resource"].replace("{n}", turn) if kind == "reference" else "",
+                columns=tuple(map(column, fill["columns"])) if kind == "reference" else (),
             )
         )
-    patient = column(settings["patient"])
-    when = tuple(map(column, settings.get("when", [])))
-    fixed = json.dumps({"resourceType": settings["type"], **settings.get("fixed", {})})
     return Recipe(
-        name=name,
+        name=settings["name"].replace("{n}", turn) if settings.get("name") else name,
         type=settings["type"],
         subject=settings.get("subject", "subject"),
-        patient=patient,
+        patient=column(settings["patient"]),
         id=tuple(map(column, settings.get("id", []))),
-        when=when,
-        fixed=fixed,
+        when=tuple(map(column, settings.get("when", []))),
+        unless=_words(settings.get("unless", [])),
+        fixed=json.dumps({"resourceType": settings["type"], **settings.get("fixed", {})}),
         fills=tuple(fills),
     )
+
+
+def _path(element: str, kind: str) -> tuple[str | int, ...]:
+    """`valueQuantity.value`, `code.coding[0].code`; `.` for a list whose entries add elements to the resource itself."""
+    if element == ".":
+        if kind != "list":
+            raise ValueError("only a list adds elements to the resource itself")
+        return ()
+    return tuple(int(step) if step.isdigit() else step for step in re.findall(r"[A-Za-z]+|\d+", element))

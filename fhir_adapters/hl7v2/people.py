@@ -1,5 +1,6 @@
 """PID → Patient, PV1 → Encounter, MRG → links and moved visits, DG1 → Condition."""
 
+from fhir_adapters.births import birth_date
 from fhir_adapters.hl7v2.message import Segment, moment
 from fhir_adapters.hl7v2.reading import Elements, Reading, Told, fiscal_codes, patient_number
 from fhir_adapters.hl7v2.site_map import tables, target
@@ -14,7 +15,7 @@ def read_patient(reading: Reading, person: Segment) -> None:
     if person.is_null(7):
         elements["birthDate"] = None
     elif day := reading.time(person, 7):
-        elements["birthDate"] = {"birthDate": day[:7]}
+        elements["birthDate"] = {"birthDate": birth_date(day[:10])}
     if sex := reading.in_list(person, 8, "sex"):
         elements["gender"] = {"gender": sex}
     if person.is_null(29) or person.is_null(30):
