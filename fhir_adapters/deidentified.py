@@ -124,6 +124,8 @@ class Filter:
         return b"\n".join(map(self._line, data.split(b"\n")))
 
     def _line(self, line: bytes) -> bytes:
+        if len(line) > LARGEST_LINE:
+            return self._too_long(line)
         try:
             resource = orjson.loads(line)
         except orjson.JSONDecodeError:
@@ -151,16 +153,16 @@ class Filter:
         kind = match[1].decode("ascii") if match else ""
         if match and line.endswith(b"}") and kind in resource_types():
             identity = (kind, self._deidentifier.pseudonym(kind, match[2].decode("ascii")))
-            return stand_in(why_not_json(line), identity)
-        return stand_in(why_not_json(line), None)
+            return _stand_in(_LINE_SPOTS[why_not_json(line)], identity)
+        return _stand_in(_LINE_SPOTS[why_not_json(line)], None)
 
     def _too_long(self, head: bytes) -> bytes:
         match = QUICK.match(head)
         kind = match[1].decode("ascii") if match else ""
-        known = b""
+        identity = None
         if match and kind in resource_types():
-            known = _head(kind, self._deidentifier.pseudonym(kind, match[2].decode("ascii")))
-        return known + b" " * (LARGEST_LINE + 1)
+            identity = (kind, self._deidentifier.pseudonym(kind, match[2].decode("ascii")))
+        return _stand_in(b'"x":"' + b"x" * LARGEST_LINE + b'"', identity)
 
     def _document(self, data: bytes) -> bytes:
         """A Bundle, a resource, an array of both; under a wrong name it may be lines."""
@@ -191,7 +193,7 @@ class Filter:
             known = None
             if isinstance(identity, Identity):
                 known = (identity.resource_type, self._deidentifier.pseudonym(*identity))
-            return orjson.Fragment(stand_in(refusal.reason, known))
+            return orjson.Fragment(_stand_in(_SPOTS[refusal.reason], known))
         return self._sound(resource, urns)
 
     def _sound(self, resource: dict[str, Any], urns: Mapping[str, tuple[str, str]]) -> Any:
@@ -317,11 +319,9 @@ def _head(kind: str, identifier: str) -> bytes:
     return f'{{"resourceType":"{kind}","id":"{identifier}"'.encode()
 
 
-def stand_in(reason: str, identity: tuple[str, str] | None) -> bytes:
-    """A text that is refused for this reason and holds no more than a type and a pseudonym."""
-    if identity is None:
-        return b"{" + _LINE_SPOTS[reason] + b"}"
-    return _head(*identity) + b"," + _LINE_SPOTS[reason] + b"}"
+def _stand_in(spot: bytes, identity: tuple[str, str] | None) -> bytes:
+    """A text that is refused for its spot and holds no more than a type and a pseudonym."""
+    return b"{" + spot + b"}" if identity is None else _head(*identity) + b"," + spot + b"}"
 
 
 # ------------------------------------------------------------------------------------------------ whole files
