@@ -34,6 +34,7 @@ Progress = Callable[[int], None]  # is told how many more files (or pages) are d
 ADAPTERS: Mapping[str, str] = {
     "fhir_files": "fhir_adapters.fhir_files",
     "fhir_server": "fhir_adapters.fhir_server",
+    "fhir_bulk": "fhir_adapters.fhir_bulk",
     "dicom_folder": "fhir_adapters.dicom.folder",
     "tables": "fhir_adapters.tables",
     "hl7v2": "fhir_adapters.hl7v2.source",
@@ -168,13 +169,20 @@ def open_source(
             if not isinstance(value, str | Path):
                 raise PalmaresError("E-SRC-02", kind, detail=f"{name} is no path")
             value = folder / value
-        elif not isinstance(value, setting.type) or (setting.type is not bool and isinstance(value, bool)):
+        elif name in settings and not _fits(value, setting.type):
             raise PalmaresError("E-SRC-02", kind, detail=f"{name} has the wrong type")
         checked[name] = value
     if cls.needs_key and key is None:
         raise PalmaresError("E-SRC-03", kind)
     source: Source = cls(checked, folder=folder, key=key)
     return source
+
+
+def _fits(value: Any, kind: type) -> bool:
+    """Whether a value of a TOML is of a setting's type; a whole number may stand for a float, a truth value for no number."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, kind) or (kind is float and isinstance(value, int))
 
 
 def extract_from(

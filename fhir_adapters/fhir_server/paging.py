@@ -18,6 +18,7 @@ from fhir_adapters.deidentify import Deidentifier
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.fhir_web.gathered import Gone, Page, distinct
 from fhir_adapters.fhir_web.issues import SEVERE, issues, words
+from fhir_adapters.fhir_web.searchset import count, entries_of, next_link
 from fhir_adapters.fhir_web.spool import Strand
 from fhir_adapters.fhir_web.web import Answer, Refused, Web
 
@@ -106,6 +107,12 @@ class Pager:
 
         Raises E-FHIR-05 (the server counts more than it gives), E-FHIR-04 (no searchset, or pages in a circle), and those of Web.
         """
+        try:
+            return self._fetch(check)
+        finally:
+            self._strand.close()
+
+    def _fetch(self, check: bool) -> Fetched:
         came = self._came
         last = self._strand.last
         if last is None:
@@ -120,15 +127,16 @@ class Pager:
             circle = self._pages(self._query, last["next"])
             after = self._count() if check else None
             came.counted = None if before is None or after is None else min(before, after)
-            came.different = distinct(self._strand, came.resource_type)
+            came.different = distinct([self._strand], came.resource_type)
             if came.counted is not None and came.different < came.counted:
                 self._mend()
                 came.mended = True
-                came.different = distinct(self._strand, came.resource_type)
+                came.different = distinct([self._strand], came.resource_type)
                 again = self._count()
                 came.counted = min(came.counted, again if again is not None else came.counted)
                 if came.different < came.counted:
                     missing = came.counted - came.different
+                    self._strand.clear()  # the next run has to ask the server again, not this spool
                     raise PalmaresError("E-FHIR-05", came.resource_type, count=missing, detail=f"of {came.counted}")
             elif circle and came.counted is None:
                 raise PalmaresError("E-FHIR-04", came.resource_type, detail="its pages go in a circle")
@@ -137,8 +145,7 @@ class Pager:
             )
         else:
             came.counted, came.mended, came.increments = last["counted"], last["mended"], last["increments"]
-            came.different = distinct(self._strand, came.resource_type)
-        self._strand.close()
+            came.different = distinct([self._strand], came.resource_type)
         self._sum_up()
         return came
 
@@ -155,12 +162,7 @@ class Pager:
 
     def _count(self, query: Query | None = None) -> int | None:
         """How many the server says there are; None where it does not say."""
-        try:
-            document = self._web.json((query or self._query).address(self._web.base, counting=True)).document
-        except Refused:
-            return None
-        total = document.get("total") if isinstance(document, dict) else None
-        return total if isinstance(total, int) and not isinstance(total, bool) and total >= 0 else None
+        return count(self._web, (query or self._query).address(self._web.base, counting=True))
 
     def _prove_increments(self) -> None:
         """Read all of the type where the server answers a search by `_lastUpdated` with nothing though there is something."""
@@ -176,15 +178,15 @@ class Pager:
         self._came.increments = False
 
     def _any(self, query: Query) -> bool:
-        count = self._count(query)
-        if count is not None:
-            return count > 0
+        counted = self._count(query)
+        if counted is not None:
+            return counted > 0
         one = Query(query.resource_type, query.parameters, query.since, query.until, 1)
         try:
             bundle = self._web.json(one.address(self._web.base)).document
         except Refused:
             return False
-        return any(_matches(entry, query.resource_type) for entry in _entries(bundle, query.resource_type))
+        return any(_matches(entry, query.resource_type) for entry in entries_of(bundle, query.resource_type))
 
     # ------------------------------------------------------------------------------------------------- pages
 
@@ -210,8 +212,8 @@ class Pager:
         while future is not None and url is not None:
             seen.add(url)
             bundle = future.result().document
-            entries = list(_entries(bundle, self._query.resource_type))
-            link = _next(bundle)
+            entries = list(entries_of(bundle, self._query.resource_type))
+            link = next_link(bundle)
             following = self._web.own(link, url) if link else None
             circle = following in seen
             if circle:
@@ -249,8 +251,8 @@ class Pager:
         found = issues(resource)
         if any(severity in SEVERE for severity, _ in found):
             raise PalmaresError("E-FHIR-07", self._query.resource_type, detail=words(found))
-        for (severity, code), count in found.items():
-            skipped[f"outcome-{severity}-{code}"] += count
+        for (severity, code), number in found.items():
+            skipped[f"outcome-{severity}-{code}"] += number
 
     # ------------------------------------------------------------------------------------------------ mending
 
@@ -262,10 +264,10 @@ class Pager:
 
     def _windows(self, since: datetime, until: datetime) -> Iterator[Query]:
         query = self._query.between(since, until)
-        count = self._count(query)
-        if not count:
+        counted = self._count(query)
+        if not counted:
             return
-        if count <= self._query.page // 2 or until - since <= _NARROWEST:
+        if counted <= self._query.page // 2 or until - since <= _NARROWEST:
             yield query
             return
         middle = since + (until - since) / 2
@@ -283,13 +285,13 @@ def deletes(web: Web, resource_type: str, since: datetime, page: int) -> list[Go
     while url is not None and url not in seen:
         seen.add(url)
         bundle = web.json(url).document
-        for entry in _entries(bundle, resource_type):
+        for entry in entries_of(bundle, resource_type):
             request = entry.get("request")
             if isinstance(request, dict) and request.get("method") == "DELETE":
                 gone = _gone(entry, request, resource_type)
                 if gone is not None:
                     found.append(gone)
-        link = _next(bundle)
+        link = next_link(bundle)
         url = web.own(link, url) if link else None
     return found
 
@@ -305,18 +307,6 @@ def _gone(entry: dict[str, Any], request: dict[str, Any], resource_type: str) ->
     return None
 
 
-def _entries(bundle: Any, resource_type: str) -> Iterator[dict[str, Any]]:
-    """A Bundle's entries. Raises E-FHIR-04 for any other answer."""
-    if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle":
-        said = words(issues(bundle))
-        raise PalmaresError(
-            "E-FHIR-04", resource_type, detail=f"the answer is no Bundle{', but ' + said if said else ''}"
-        )
-    entries = bundle.get("entry")
-    for entry in entries if isinstance(entries, list) else ():
-        yield entry if isinstance(entry, dict) else {}
-
-
 def _mode(entry: dict[str, Any]) -> str:
     search = entry.get("search")
     mode = search.get("mode") if isinstance(search, dict) else None
@@ -326,16 +316,3 @@ def _mode(entry: dict[str, Any]) -> str:
 def _matches(entry: dict[str, Any], resource_type: str) -> bool:
     resource = entry.get("resource")
     return isinstance(resource, dict) and resource.get("resourceType") == resource_type and _mode(entry) == "match"
-
-
-def _next(bundle: Any) -> str | None:
-    links = bundle.get("link")
-    for link in links if isinstance(links, list) else ():
-        if (
-            isinstance(link, dict)
-            and link.get("relation") == "next"
-            and isinstance(link.get("url"), str)
-            and link["url"]
-        ):
-            return str(link["url"])
-    return None

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fhir_adapters.base import Extraction, Progress, Setting, adapter
 from fhir_adapters.errors import PalmaresError
-from fhir_adapters.fhir_server.capability import Capability, capability
 from fhir_adapters.fhir_server.paging import Fetched, Pager, Query, deletes, parameters_of, stamp
 from fhir_adapters.fhir_web import gathered, sign_in, web
+from fhir_adapters.fhir_web.capability import Capability, capability
 from fhir_adapters.fhir_web.gathered import Sieve, mapped_types, rules_hash, whole_extraction
+from fhir_adapters.fhir_web.searchset import learn_patients
 from fhir_adapters.fhir_web.spool import Spool, opened
 from fhir_adapters.fhir_web.web import Meter, Refused, Web
 from fhir_adapters.landing.rules import resource_types
@@ -119,7 +120,7 @@ class _Run:
             self._spool.note(mark=stamp(self._web.now()))
         mark: str = self._spool.notes["mark"]
         if self._sieve.learns:
-            self._learn_patients()
+            learn_patients(self._web, self._sieve)
         came = self._fetch_all(types, told)
         whole = [one.resource_type for one in came if self._since(one.resource_type) is None or not one.increments]
         gone, by_history = self._deletes(said, [one for one in types if one not in whole])
@@ -173,21 +174,6 @@ class _Run:
             if errors:
                 raise errors[0]
             return [future.result() for future in futures]
-
-    def _learn_patients(self) -> None:
-        """The record number of every patient, before anything that refers to one: in an increment most patients do not come."""
-        query = replace(self._source.query("Patient"), page=1000)
-        url: str | None = query.address(self._web.base) + "&_elements=identifier"
-        while url is not None:
-            bundle = self._web.json(url).document
-            entries = bundle.get("entry") if isinstance(bundle, dict) else None
-            for entry in entries if isinstance(entries, list) else ():
-                resource = entry.get("resource") if isinstance(entry, dict) else None
-                if isinstance(resource, dict) and resource.get("resourceType") == "Patient":
-                    self._sieve.learn(resource)
-            links = bundle.get("link") if isinstance(bundle, dict) else None
-            link = next((one["url"] for one in links or () if one.get("relation") == "next"), None)
-            url = self._web.own(link, url) if link else None
 
     def _deletes(self, said: Capability, types: list[str]) -> tuple[list[tuple[str, str, str | None]], set[str]]:
         """What the history says was deleted, ids as pseudonyms; and of which types it could be asked."""

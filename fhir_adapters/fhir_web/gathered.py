@@ -129,16 +129,16 @@ class Page:
         strand.append(lines, "".join(self.ids).encode(), counts=dict(self.counts), **entry)
 
 
-def distinct(strand: Strand, resource_type: str) -> int:
-    """How many different resources of a type matched the search."""
-    if not strand.ids.exists() or not strand.ids.stat().st_size:
+def distinct(strands: Iterable[Strand], resource_type: str) -> int:
+    """How many different resources of a type matched, over some strands."""
+    files = [strand.ids for strand in strands if strand.ids.exists() and strand.ids.stat().st_size]
+    if not files:
         return 0
     import duckdb
 
     with duckdb.connect() as connection:
         row = connection.execute(
-            f"SELECT count(DISTINCT id) FROM {_read([strand.ids])} WHERE mark = 'm' AND resource_type = ?",
-            [resource_type],
+            f"SELECT count(DISTINCT id) FROM {_read(files)} WHERE mark = 'm' AND resource_type = ?", [resource_type]
         ).fetchone()
     return int(row[0]) if row else 0
 
@@ -241,7 +241,11 @@ def whole_extraction(
     with whole_folder(out) as partial:
         (partial / "fhir").mkdir()
         spool.copy_to(partial / "fhir")
-        deletes = settle(spool, partial, known=known, whole=whole, gone=gone, most_deleted=most_deleted, at=at)
+        try:
+            deletes = settle(spool, partial, known=known, whole=whole, gone=gone, most_deleted=most_deleted, at=at)
+        except PalmaresError:
+            spool.remove()  # the next run has to ask the server again, not this spool
+            raise
         more = {**more, "deleted": deletes}
         extraction = Extraction(kind, files, read, dict(resources), dict(skipped), more, full=full, state=state)
         extraction.write(partial)

@@ -105,6 +105,14 @@ class Spool:
             partial.write_text(json.dumps(self.notes), encoding="utf-8")
             partial.replace(self.folder / _NOTES)
 
+    def clear(self, *kept: str) -> None:
+        """Forget all strands, and all notes but these."""
+        for path in self.folder.iterdir():
+            if path.name != _NOTES:
+                path.unlink()
+        self.notes = {name: self.notes[name] for name in kept}
+        self.note()
+
     def strand(self, name: str) -> Strand:
         return Strand(self.folder, name)
 

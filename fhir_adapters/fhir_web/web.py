@@ -55,13 +55,20 @@ class Refused(PalmaresError):
     status = 0
 
 
+class Unanswered(PalmaresError):
+    """The server did not serve, however often it was asked; `status`: its last 5xx or the like, None when it said nothing."""
+
+    status: int | None = None
+
+
 class Again(Exception):
     """Something that may heal; `after`: seconds that the server asked for, None when it did not say; `why` without values."""
 
-    def __init__(self, why: str, after: float | None = None) -> None:
+    def __init__(self, why: str, after: float | None = None, status: int | None = None) -> None:
         super().__init__(why)
         self.why = why
         self.after = after
+        self.status = status
 
 
 class Headers(Protocol):
@@ -269,18 +276,34 @@ class Web:
             return retrying(work)
         except Again as error:
             code = "E-FHIR-11" if error.after is not None and error.after > self._patience else "E-FHIR-01"
-            raise PalmaresError(code, self.shown(url), detail=error.why) from None
+            unanswered = Unanswered(code, self.shown(url), detail=error.why)
+            unanswered.status = error.status
+            raise unanswered from None
 
     def _sleep(self, seconds: float) -> None:
-        self.meter.add(waited=seconds, retries=1)
+        self.meter.add(retries=1)
+        self.rest(seconds)
+
+    def rest(self, seconds: float) -> None:
+        """Wait because the server needs time."""
+        self.meter.add(waited=seconds)
         time.sleep(seconds)
+
+    def metered(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        """The blocks of a body, the time until each came counted as waiting."""
+        while True:
+            started = time.monotonic()
+            block = next(blocks, None)
+            self.meter.add(waited=time.monotonic() - started, bytes_=len(block or b""))
+            if block is None:
+                return
+            yield block
 
     def _pause(self) -> None:
         """Leave the server alone as long as it asked for, whichever thread it told."""
         rest = self._not_before - time.monotonic()
         if rest > 0:
-            self.meter.add(waited=rest)
-            time.sleep(rest)
+            self.rest(rest)
 
     def _see_clock(self, response: httpx.Response) -> None:
         at = http_date(response.headers.get("Date"))
@@ -297,7 +320,7 @@ class Web:
             after = retry_after(response.headers)
             if after is not None and status in (429, 503):
                 self._not_before = max(self._not_before, time.monotonic() + min(after, self._patience))
-            raise Again(f"status {status}", after)
+            raise Again(f"status {status}", after, status)
         if status in (401, 403):
             raise PalmaresError("E-FHIR-02", self.shown(url), detail=f"status {status}")
         if 300 <= status < 400:

@@ -10,22 +10,24 @@ from fhir_adapters.fhir_web.web import Refused, Web
 
 @dataclass(frozen=True)
 class Capability:
-    """`searchable` is None where the server says nothing of itself."""
+    """`searchable` and `named` (types that may be searched, types that it knows) are None where the server says nothing of itself."""
 
     searchable: frozenset[str] | None
+    named: frozenset[str] | None
     histories: frozenset[str]
     version: str
     software: str
 
-    def chosen(self, wanted: Iterable[str], mapped: Iterable[str]) -> tuple[str, ...]:
+    def chosen(self, wanted: Iterable[str], mapped: Iterable[str], *, searching: bool = True) -> tuple[str, ...]:
         """The types to read. Raises E-FHIR-06 for a wanted one that the server does not offer: it may answer with nothing at all."""
         asked = tuple(dict.fromkeys(wanted))
-        if self.searchable is None:
+        offered = self.searchable if searching else self.named
+        if offered is None:
             return asked or tuple(mapped)
         for one in asked:
-            if one not in self.searchable:
+            if one not in offered:
                 raise PalmaresError("E-FHIR-06", one)
-        chosen = asked or tuple(one for one in mapped if one in self.searchable)
+        chosen = asked or tuple(one for one in mapped if one in offered)
         if not chosen:
             raise PalmaresError("E-FHIR-06", "types", detail="the server offers none of those that the toolkit maps")
         return chosen
@@ -36,13 +38,13 @@ def capability(web: Web) -> Capability:
     try:
         document = web.json(f"{web.base}/metadata").document
     except Refused:
-        return Capability(None, frozenset(), "", "")
+        return Capability(None, None, frozenset(), "", "")
     if not isinstance(document, dict) or document.get("resourceType") != "CapabilityStatement":
         raise PalmaresError("E-FHIR-04", "metadata", detail="it is no CapabilityStatement")
     version = str(document.get("fhirVersion") or "")
     if version and not version.startswith("4.0"):
         raise PalmaresError("E-FHIR-04", "metadata", detail="the server does not speak FHIR R4 (4.0)")
-    searchable, histories = set(), set()
+    searchable, named, histories = set(), set(), set()
     for rest in _dicts(document.get("rest")):
         if rest.get("mode") == "client":
             continue
@@ -51,6 +53,7 @@ def capability(web: Web) -> Capability:
             kind = resource.get("type")
             if not isinstance(kind, str):
                 continue
+            named.add(kind)
             ways = {one.get("code") for one in _dicts(resource.get("interaction"))}
             if "search-type" in ways or not ways:
                 searchable.add(kind)
@@ -58,7 +61,7 @@ def capability(web: Web) -> Capability:
                 histories.add(kind)
     software = document.get("software")
     name = str(software.get("name") or "") if isinstance(software, dict) else ""
-    return Capability(frozenset(searchable) or None, frozenset(histories), version, name[:80])
+    return Capability(frozenset(searchable) or None, frozenset(named) or None, frozenset(histories), version, name[:80])
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:
