@@ -84,22 +84,12 @@ def patients(what: Iterable[Event], rules: Rules) -> dict[int, Patient]:
 
 
 def _patient(events: list[Event], cut_off: date) -> Patient:
-    known = [one for one in events if one.on and one.event != "born" and _day(one.on) <= cut_off]
+    known = [one for one in events if one.on and one.event != "born" and day_of(one.on) <= cut_off]
     sets = {one.event: words().get(one.event.partition(" of ")[0], ("", 0, one.event)) for one in known}
-    deaths = [_day(one.on) for one in known if one.event == "death"]
-    advanced = [_day(one.on) for one in known if sets[one.event][0] in ("metastasis", "advanced")]
-    primary = [_day(one.on) for one in known if sets[one.event][0] == "primary"]
-    drugs = tuple(
-        Given(
-            drug=sets[one.event][2],
-            drug_class=sets[one.event][0] or None,
-            start=_day(one.on),
-            end=_day(one.until) if one.until and _day(one.until) <= cut_off else None,
-            stop=(one.value or None) if one.until and _day(one.until) <= cut_off else None,
-        )
-        for one in known
-        if is_drug(one)
-    )
+    deaths = [day_of(one.on) for one in known if one.event == "death"]
+    advanced = [day_of(one.on) for one in known if sets[one.event][0] in ("metastasis", "advanced")]
+    primary = [day_of(one.on) for one in known if sets[one.event][0] == "primary"]
+    drugs = tuple(_given(one, sets[one.event], advanced, cut_off) for one in known if is_drug(one))
     index = cohorts_reference.index_date(
         cohorts_reference.Person(
             0,
@@ -108,11 +98,11 @@ def _patient(events: list[Event], cut_off: date) -> Patient:
             drugs=tuple(cohorts_reference.Drug(one.drug, one.drug_class, one.start) for one in drugs),
         )
     )
-    contacts = [_day(one.on) for one in known if one.event != "death"]
+    contacts = [day_of(one.on) for one in known if one.event != "death"]
     contacts += [
-        min(_day(one.until), cut_off) if one.event == "visit" else _day(one.until)
+        min(day_of(one.until), cut_off) if one.event == "visit" else day_of(one.until)
         for one in known
-        if one.until and (one.event == "visit" or (is_drug(one) and _day(one.until) <= cut_off))
+        if one.until and (one.event == "visit" or (is_drug(one) and day_of(one.until) <= cut_off))
     ]
     death = min(deaths, default=None)
     last = max(contacts, default=None)
@@ -121,13 +111,31 @@ def _patient(events: list[Event], cut_off: date) -> Patient:
         primary=min(primary, default=None),
         index=index,
         drugs=drugs,
-        assessments=tuple((_day(one.on), sets[one.event][2]) for one in known if sets[one.event][0] == "response"),
+        assessments=tuple((day_of(one.on), sets[one.event][2]) for one in known if sets[one.event][0] == "response"),
         death=death,
         last_contact=min(last, death) if last and death and not (index and death < index) else last,
-        declared=tuple((_day(one.on), int(one.value)) for one in known if one.event == DECLARED),
-        consent=min((_day(one.on) for one in known if one.event == CONSENT), default=None),
+        declared=tuple((day_of(one.on), int(one.value)) for one in known if one.event == DECLARED),
+        consent=min((day_of(one.on) for one in known if one.event == CONSENT), default=None),
     )
 
 
-def _day(text: str) -> date:
-    return date.fromisoformat(text)
+def _given(one: Event, word: tuple[str, int, str], advanced: list[date], cut_off: date) -> Given:
+    """A drug as it is known at the cut-off. Known to the month only, in the month of the advanced diagnosis, it was begun for it."""
+    end = day_of(one.until) if one.until else None
+    start, month_only = day_of(one.on), len(one.on) == 7
+    if month_only and advanced and (start.year, start.month) == (min(advanced).year, min(advanced).month):
+        month_only = False
+        start = start if end and end < min(advanced) else min(advanced)
+    ended = end is not None and end <= cut_off
+    return Given(
+        drug=word[2],
+        drug_class=word[0] or None,
+        start=start,
+        end=end if ended else None,
+        stop=(one.value or None) if ended else None,
+        month_only=month_only,
+    )
+
+
+def day_of(text: str) -> date:
+    return date.fromisoformat(f"{text}-01" if len(text) == 7 else text)

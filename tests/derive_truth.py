@@ -100,9 +100,14 @@ def differences(folder: Path) -> dict[str, list[Any]]:
             "CASE WHEN de_novo THEN 'yes' ELSE 'no' END "
             "FROM truth.patients JOIN who USING (site, patient) WHERE told AND role <> 'second' AND NOT spoiled "
             "AND advanced_date <= DATE '2025-01-01'",
-            "SELECT site, patient, any_value(value) FILTER (name = 'endocrine-resistance'), any_value(value) FILTER "
-            "(name = 'de-novo') FROM derived.state JOIN who USING (person_id) WHERE told AND NOT spoiled GROUP BY ALL "
-            "HAVING count(*) FILTER (name = 'de-novo') > 0",
+            # begun in a month that may be either: resistant, of a kind that the truth knows and the record does not tell
+            "SELECT site, patient, CASE WHEN said = 'resistant' AND month_only AND resistance <> 'sensitive' "
+            "THEN resistance || '-resistant' ELSE said END, de_novo FROM ("
+            "SELECT site, patient, any_value(value) FILTER (name = 'endocrine-resistance') AS said, any_value(value) FILTER "
+            "(name = 'de-novo') AS de_novo FROM derived.state JOIN who USING (person_id) WHERE told AND NOT spoiled GROUP BY ALL "
+            "HAVING count(*) FILTER (name = 'de-novo') > 0) "
+            "JOIN (SELECT site, patient, resistance, patient IN (SELECT patient FROM truth.defects WHERE kind = 'month-only') "
+            "AS month_only FROM truth.patients) USING (site, patient)",
         ),
     }
     found = {}

@@ -30,6 +30,7 @@ class Given:
     line_class: str = ""
     kind: str = ""
     given_to: date | None = None  # up to this day it was given in any case; None: no end is known
+    month_only: bool = False  # `start` is the first day of a month: no more is known
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,19 @@ def antineoplastics(patient: Patient, rules: Rules) -> list[Given]:
         if entry and (patient.death is None or drug.start <= patient.death):
             end = max(drug.end, drug.start) if drug.end else None
             stop = rules.stops.get((drug.stop or "").strip().lower())
-            known.append(Given(drug.drug, drug.drug_class, drug.start, end, stop, entry.line_class, entry.kind, end))
+            known.append(
+                Given(
+                    drug.drug,
+                    drug.drug_class,
+                    drug.start,
+                    end,
+                    stop,
+                    entry.line_class,
+                    entry.kind,
+                    end,
+                    drug.month_only,
+                )
+            )
     seen = patient.death or patient.last_contact
     last = {drug.drug: max(one.start for one in known if one.drug == drug.drug) for drug in known}
     return [
@@ -493,7 +506,7 @@ def de_novo(patient: Patient, rules: Rules) -> bool | None:
 
 
 def resistance(patient: Patient, rules: Rules) -> str | None:
-    """Primary, secondary or none; None where it cannot be told."""
+    """Primary, secondary, one of the two, or none; None where it cannot be told."""
     patient = patient.believed()
     if patient.advanced is None:
         return None
@@ -507,13 +520,23 @@ def resistance(patient: Patient, rules: Rules) -> str | None:
         return "sensitive"
     on_it = patient.advanced - days(rules, "relapse_on_et_days")
     if any(drug.end is None or drug.end >= on_it for drug in adjuvant):
-        two_years = months_later(
-            min(drug.start for drug in adjuvant), int(rules.parameters["primary_resistance_months"])
-        )
-        return "primary-resistant" if patient.advanced < two_years else "secondary-resistant"
+        months = int(rules.parameters["primary_resistance_months"])
+        if patient.advanced < months_later(min(drug.start for drug in adjuvant), months):
+            return "primary-resistant"
+        # begun in a month in which either may be: which of the two cannot be told
+        surely = patient.advanced >= months_later(min(map(latest_start, adjuvant)), months)
+        return "secondary-resistant" if surely else "resistant"
     ended = max(drug.end for drug in adjuvant if drug.end)
     year = months_later(ended, int(rules.parameters["secondary_resistance_months"]))
     return "secondary-resistant" if patient.advanced <= year else "sensitive"
+
+
+def latest_start(drug: Given) -> date:
+    """The last day on which it may have been begun."""
+    if not drug.month_only:
+        return drug.start
+    last = drug.start.replace(day=calendar.monthrange(drug.start.year, drug.start.month)[1])
+    return max(drug.start, min(last, drug.given_to or NEVER))
 
 
 def _progressed_on_first_line(patient: Patient, rules: Rules) -> bool:

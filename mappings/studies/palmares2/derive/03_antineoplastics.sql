@@ -9,6 +9,7 @@ WITH row AS (
         coalesce(one.line_class, class.line_class) AS line_class,
         coalesce(one.kind, class.kind) AS kind,
         study_drug.start_date,
+        greatest(study_drug.latest_start, study_drug.start_date) AS latest_start,
         -- an end before the start is an error; greatest() alone would take a missing end for the start
         CASE WHEN study_drug.end_date IS NOT NULL THEN greatest(study_drug.end_date, study_drug.start_date) END AS stated_end,
         stop.reason AS stop_reason,
@@ -22,7 +23,7 @@ WITH row AS (
     WHERE study_drug.start_date <= patient.dies
 )
 SELECT
-    person_id, drug_exposure_id, drug_class, drug, line_class, kind, start_date,
+    person_id, drug_exposure_id, drug_class, drug, line_class, kind, start_date, latest_start,
     -- a last dose shortly before death or the last contact, and no reason to stop: no stop is known
     CASE
         WHEN stop_reason IS NULL AND start_date = last_start AND stated_end >= last_contact - still_given_days() THEN NULL

@@ -42,10 +42,10 @@ WITH RECURSIVE line AS (
                 min(day) FILTER (site_says) AS declared_day,
                 arg_min(declared, day) FILTER (site_says) AS declared_number,
                 arg_min(event_anchor, day) FILTER (site_says) AS declared_anchor,
-                arg_min(last_progression, day) FILTER (site_says) AS declared_progression,
+                arg_min_null(last_progression, day) FILTER (site_says) AS declared_progression,
                 min(day) FILTER (rule_holds) AS rule_day,
                 arg_min(event_anchor, day) FILTER (rule_holds) AS rule_anchor,
-                arg_min(last_progression, day) FILTER (rule_holds) AS rule_progression
+                arg_min_null(last_progression, day) FILTER (rule_holds) AS rule_progression
             FROM (
                 SELECT
                     line.person_id, line.declares, line.number, line.start_date, line.since,

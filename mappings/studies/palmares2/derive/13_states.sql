@@ -22,6 +22,7 @@ WITH adjuvant AS (      -- endocrine therapy begun before the advanced diagnosis
     SELECT
         person_id,
         min(start_date) AS first_day,
+        min(latest_start) AS first_day_at_latest,       -- where only the month is known
         max(end_date) AS last_day,
         bool_or(end_date IS NULL OR end_date >= advanced_date - relapse_on_et_days()) AS at_relapse,
         arg_max(drug_exposure_id, (start_date, drug_exposure_id)) AS source_id
@@ -52,7 +53,9 @@ SELECT
         WHEN is_de_novo THEN 'sensitive'
         WHEN is_de_novo IS NULL THEN NULL
         WHEN at_relapse AND advanced_date < first_day + to_months(primary_resistance_months()) THEN 'primary-resistant'
-        WHEN at_relapse THEN 'secondary-resistant'
+        WHEN at_relapse AND advanced_date >= first_day_at_latest + to_months(primary_resistance_months()) THEN 'secondary-resistant'
+        -- begun in a month in which either may be: which of the two cannot be told
+        WHEN at_relapse THEN 'resistant'
         WHEN advanced_date <= last_day + to_months(secondary_resistance_months()) THEN 'secondary-resistant'
         ELSE 'sensitive'
     END AS value,

@@ -44,6 +44,12 @@ SELECT
             THEN greatest(start_date, advanced_date)
         ELSE start_date
     END AS start_date,
+    -- the last day on which it may have been begun: later than start_date only where no more than the month is known
+    CASE
+        WHEN imputed AND date_trunc('month', start_date) IS DISTINCT FROM date_trunc('month', advanced_date)
+            THEN greatest(start_date, least(last_day(start_date), known_end))
+        ELSE start_date
+    END AS latest_start,
     -- an end after the cut-off is not known at the cut-off
     CASE WHEN known_end <= cut_off() THEN known_end END AS end_date,
     drug_exposure_id,
