@@ -14,6 +14,7 @@ from omop_etl import __version__
 from omop_etl.cdm import CDM_VERSION, tables
 from omop_etl.config import Site
 from omop_etl.mapping import map_folder
+from omop_etl.warehouse.building import PALMARES
 from tests.mapping_helpers import (
     LOINC,
     SNOMED,
@@ -197,6 +198,8 @@ def test_the_way_back_stands_outside_the_cdm_and_is_its_owners_alone(slice_: Sli
     assert stat.S_IMODE(side.stat().st_mode) == 0o700
     assert stat.S_IMODE((slice_.folder / "ledger.parquet").stat().st_mode) == 0o600
     assert not {"ledger", "trace"} & set(tables())
+    # nor does the centre's warehouse hold it: the ledger is summed up there
+    assert not [name for name, columns in PALMARES.items() if "resource_id" in columns]
     # no id of a clinical resource stands in a CDM table
     ids = {one["id"] for one in everything() if one["resourceType"] in (*TYPES, "Observation")}
     for path in sorted(slice_.folder.glob("*.parquet")):
