@@ -16,6 +16,7 @@ import duckdb
 
 from fhir_adapters.errors import PalmaresError
 from omop_etl.derive.rules import Progress, Rules
+from omop_etl.publish.anonymity import Anonymity, enforce
 from omop_etl.publish.dictionary import Variable, read_dictionary
 from omop_etl.study.reading import literal, trouble
 
@@ -83,11 +84,12 @@ def lay_out(
     *,
     salt: str,
     progress: Progress | None = None,
-) -> None:
+) -> Anonymity:
     """Make the tables that the datasets stand on, beside those of `evaluate`.
 
     `derived` is where line, endpoint, progression and state come from: SQL of a table or of `read_parquet`. `salt` makes the
-    released ids: the same salt gives the same ids. Raises E-STUDY-03 when a table's SQL does not run.
+    released ids: the same salt gives the same ids. Returns what was found of k-anonymity, which is enforced here, before
+    anything is made from who is released. Raises E-WAREHOUSE-01, E-STUDY-03 when a table's SQL does not run, E-PUBLISH-04.
     """
     missing = [name for name in TABLES if not _there(connection, name)]
     if missing:
@@ -124,6 +126,7 @@ def lay_out(
         "text VARCHAR, reason VARCHAR",
         [{"text": text, "reason": reason} for text, reason in rules.stops.items()],
     )
+    told: Anonymity | None = None
     for path in sorted((folder / "tables").glob("*.sql")):
         sql = path.read_text(encoding="utf-8")
         if progress:
@@ -132,6 +135,11 @@ def lay_out(
             connection.execute(sql.replace("CREATE TEMP TABLE", "CREATE OR REPLACE TEMP TABLE"))
         except duckdb.Error as error:
             raise PalmaresError("E-STUDY-03", f"{rules.study.name}/tables/{path.name}", detail=trouble(error)) from None
+        # the first table says who is released
+        told = told or enforce(connection, settings(rules))
+    if told is None:
+        raise PalmaresError("E-STUDY-03", f"{rules.study.name}/datasets/tables", detail="there is no SQL in it")
+    return told
 
 
 def _there(connection: duckdb.DuckDBPyConnection, table: str) -> bool:

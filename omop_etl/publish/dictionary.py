@@ -3,7 +3,7 @@
 import csv
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,11 +51,11 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(text.split("|")) if text else ()
 
 
-def describe(made: "Made", *, threshold: int) -> dict[str, Any]:
+def describe(made: "Made", *, threshold: int, hidden: Collection[str] = ()) -> dict[str, Any]:
     """A dataset as plain values: its variables, each with the share of rows in which it is missing (0 to 1, three decimals).
 
     A share that stands for fewer rows than the threshold, missing or not, is hidden and said in words; so is the number of
-    rows when it is below the threshold.
+    rows when it is below the threshold. `hidden` names variables whose share another table hides: it is hidden here too.
     """
     few = 0 < made.rows < threshold
     variables = []
@@ -64,8 +64,9 @@ def describe(made: "Made", *, threshold: int) -> dict[str, Any]:
         small = few or 0 < missing < threshold or 0 < made.rows - missing < threshold
         entry = {key: value for key, value in vars(one).items() if key != "values"}
         entry["values"] = list(made.values.get(one.variable, one.values))
-        entry["missing_share"] = None if small or not made.rows else round(missing / made.rows, 3)
-        entry["missing"] = _words(missing, made.rows, threshold) if small else ""
+        kept = one.variable in hidden and not small
+        entry["missing_share"] = None if small or kept or not made.rows else round(missing / made.rows, 3)
+        entry["missing"] = _words(missing, made.rows, threshold) if small else "hidden" if kept else ""
         variables.append(entry)
     about = made.dataset
     return {

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -18,8 +19,10 @@ from omop_etl.cohorts.eligibility import Progress, evaluate
 from omop_etl.cohorts.picture import draw
 from omop_etl.derive import derive
 from omop_etl.derive.rules import Rules, load_rules
-from omop_etl.publish import dictionary, privacy
-from omop_etl.publish.datasets import lay_out, load_datasets, write_dataset
+from omop_etl.publish import anonymity, dictionary, privacy, risk_table, table_one
+from omop_etl.publish.datasets import Made, lay_out, load_datasets, settings, write_dataset
+from omop_etl.publish.meds_files import FOLDER, write_meds
+from omop_etl.publish.small_cells import HIDDEN
 from omop_etl.study.reading import content_sha256, literal, open_warehouse
 from omop_etl.study.rules import Study, load_study
 
@@ -76,22 +79,25 @@ def release(
                 raise PalmaresError("E-PUBLISH-02", "cohort", detail="the warehouse holds other rows")
             evaluate(connection, rules)
             whole = with_rules(rules)
-            lay_out(connection, whole, folder_of(Path(derived)), salt=manifest["release_salt"], progress=progress)
+            about = settings(whole)
+            sources = folder_of(Path(derived))
+            told = lay_out(connection, whole, sources, salt=manifest["release_salt"], progress=progress)
             made = []
             for one in load_datasets(whole):
                 if progress:
                     progress(f"publish {one.name}")
                 made.append(write_dataset(connection, one, folder, spill))
                 counts[one.name] = made[-1].rows
-            public = rules.thresholds["public"]
-            dictionary.write(
-                rules.name, rules.title, [dictionary.describe(one, threshold=public) for one in made], folder
-            )
+            if progress:
+                progress("publish MEDS")
+            counts[FOLDER] = write_meds(connection, whole, about, folder, spill)
+            if progress:
+                progress("tables, small cells hidden")
+            _tables(connection, whole, about, made, told, folder)
             _attrition(connection, rules, folder)
         shutil.rmtree(spill, ignore_errors=True)
-        about = _about(rules, manifest, Path(cohort), folder)
-        (folder / "manifest.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        privacy.check(folder)
+        _write_json(_about(rules, manifest, Path(cohort), folder), folder / "manifest.json")
+        privacy.check(folder, day_0=about["meds"]["day_0"])
         files = sum(path.is_file() for path in folder.rglob("*"))
     return Release(counts, files, str(out))
 
@@ -107,11 +113,60 @@ def folder_of(derived: Path) -> dict[str, str]:
     return {name: f"read_parquet({literal(str(derived / f'{name}.parquet'))})" for name in DERIVED}
 
 
+def _tables(
+    connection: duckdb.DuckDBPyConnection,
+    rules: Rules,
+    about: dict[str, Any],
+    made: Sequence[Made],
+    told: anonymity.Anonymity,
+    folder: Path,
+) -> None:
+    """What is counted: the dictionary, table one, numbers at risk, k-anonymity; each with the public threshold."""
+    import pandas as pd
+
+    study = rules.study
+    public = study.thresholds["public"]
+    baseline = next(one.dataset for one in made if one.dataset.name == "baseline")
+    listed = {one.variable: one for one in baseline.variables}
+    chosen = [listed[name] for name in about["table_one"]["variables"]]
+    frame = pd.read_parquet(folder / "baseline.parquet")
+    table = table_one.table_one(frame, chosen, about["table_one"]["group"], threshold=public)
+    table_one.write(table, study.title, folder)
+    hidden = table_one.hidden_missing(table)
+    described = [
+        dictionary.describe(one, threshold=public, hidden=hidden if one.dataset == baseline else ()) for one in made
+    ]
+    dictionary.write(study.name, study.title, described, folder)
+    month = float(rules.parameters["days_per_month"])
+    rows = risk_table.risk_table(connection, folder, about["at_risk"], days_per_month=month, threshold=public)
+    risk_table.write(rows, about["at_risk"], folder, threshold=public)
+    _write_json(told.shown(threshold=public), folder / "anonymity.json")
+
+
 def _attrition(connection: duckdb.DuckDBPyConnection, rules: Study, folder: Path) -> None:
-    table = shown(attrition(connection, rules), rules, public=True)
-    (folder / "attrition.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    table = _one_sign(shown(attrition(connection, rules), rules, public=True))
+    _write_json(table, folder / "attrition.json")
     write_csv(table, folder / "attrition.csv")
     draw(table, folder)
+
+
+def _one_sign(table: dict[str, Any]) -> dict[str, Any]:
+    """The attrition with one sign for every hidden number: which are small themselves would give some of them away."""
+    small = f"<{table['small_cells']}"
+
+    def hide(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: hide(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [hide(one) for one in value]
+        return HIDDEN if value == small else value
+
+    hidden: dict[str, Any] = hide(table)
+    return hidden
+
+
+def _write_json(value: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _about(rules: Study, manifest: dict[str, Any], cohort: Path, folder: Path) -> dict[str, Any]:

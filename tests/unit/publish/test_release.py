@@ -38,6 +38,10 @@ def baseline(place: Path) -> pd.DataFrame:
     return pd.read_parquet(place / "release" / "baseline.parquet")
 
 
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def test_one_row_per_eligible_patient(baseline: pd.DataFrame) -> None:
     assert len(baseline) == 42
     assert baseline["patient"].is_unique
@@ -81,8 +85,8 @@ def test_time_and_event_are_ready_for_a_survival_model(baseline: pd.DataFrame) -
 
 
 def test_no_date_leaves(place: Path) -> None:
-    privacy.check(place / "release")
-    for path in (place / "release").iterdir():
+    privacy.check(place / "release", day_0=date(2000, 1, 1))
+    for path in (place / "release").rglob("*"):
         if path.suffix in (".csv", ".json", ".html"):
             assert not re.search(r"\d{4}-\d\d-\d\d", path.read_text()), path.name
     types = duckdb.sql(f"DESCRIBE SELECT * FROM '{place}/release/baseline.parquet'").fetchall()
@@ -93,15 +97,16 @@ def test_no_id_of_the_warehouse_leaves(place: Path, baseline: pd.DataFrame) -> N
     assert baseline["patient"].str.fullmatch(r"[0-9a-f]{16}").all()
     assert list(baseline["patient"]) == sorted(baseline["patient"])  # an order that says nothing
     salt = json.loads((place / "cohort" / "manifest.json").read_text())["release_salt"]
-    assert all(salt not in path.read_text(errors="replace") for path in (place / "release").iterdir())
+    assert all(salt not in path.read_text(errors="replace") for path in files(place / "release"))
 
 
 def test_ids_are_the_same_again_and_others_in_another_cohort(
     place: Path, baseline: pd.DataFrame, tmp_path: Path
 ) -> None:
     release(place / "warehouse.duckdb", place / "cohort", tmp_path / "again")
-    for path in (place / "release").iterdir():
-        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+    for path in files(place / "release"):
+        again = tmp_path / "again" / path.relative_to(place / "release")
+        assert again.read_bytes() == path.read_bytes(), path.name
     run(place / "warehouse.duckdb", tmp_path / "cohort", cut_off=date(2024, 1, 1))
     release(place / "warehouse.duckdb", tmp_path / "cohort", tmp_path / "other")
     assert not set(pd.read_parquet(tmp_path / "other" / "baseline.parquet")["patient"]) & set(baseline["patient"])
@@ -109,7 +114,7 @@ def test_ids_are_the_same_again_and_others_in_another_cohort(
 
 def test_the_manifest_has_a_hash_of_every_file(place: Path) -> None:
     manifest = json.loads((place / "release" / "manifest.json").read_text())
-    names = {path.name for path in (place / "release").iterdir()} - {"manifest.json"}
+    names = {path.relative_to(place / "release").as_posix() for path in files(place / "release")} - {"manifest.json"}
     assert set(manifest["files"]) == names
     for name, file in manifest["files"].items():
         assert hashlib.sha256((place / "release" / name).read_bytes()).hexdigest() == file["sha256"]
@@ -249,7 +254,7 @@ def test_pounds_are_not_kilograms(memory: duckdb.DuckDBPyConnection) -> None:
 def test_an_empty_cohort_is_released_empty(tmp_path: Path) -> None:
     run(write([], tmp_path / "warehouse.duckdb"), tmp_path / "cohort")
     made = release(tmp_path / "warehouse.duckdb", tmp_path / "cohort", tmp_path / "release")
-    assert made.datasets == {"baseline": 0, "time_to_event": 0, "lines": 0, "sequences": 0, "features": 0}
+    assert made.datasets == {"baseline": 0, "time_to_event": 0, "lines": 0, "sequences": 0, "features": 0, "meds": 0}
     assert len(pd.read_parquet(tmp_path / "release" / "baseline.parquet").columns) > 30
 
 

@@ -31,7 +31,8 @@ WITH happened AS (
     UNION ALL
     SELECT released_member.person_id, procedure_date, 10, 'procedure', 'PROCEDURE//' || vocabulary_id || '//' || concept_code, NULL, NULL
     FROM procedure_occurrence
-    JOIN concept ON concept.concept_id = procedure_concept_id AND procedure_concept_id <> 0 AND vocabulary_id <> 'None'
+    JOIN concept ON concept.concept_id = procedure_concept_id AND procedure_concept_id <> 0
+        AND vocabulary_id <> 'None' AND NOT starts_with(concept_code, '(unknown')
     JOIN released_member ON released_member.member_id = procedure_occurrence.person_id
     WHERE procedure_date BETWEEN since AND until
     UNION ALL
