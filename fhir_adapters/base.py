@@ -36,8 +36,11 @@ ADAPTERS: Mapping[str, str] = {
     "fhir_server": "fhir_adapters.fhir_server",
     "fhir_bulk": "fhir_adapters.fhir_bulk",
     "dicom_folder": "fhir_adapters.dicom.folder",
+    "dicom_query": "fhir_adapters.dicom.query",
+    "dicomweb": "fhir_adapters.dicom.web",
     "tables": "fhir_adapters.tables",
     "hl7v2": "fhir_adapters.hl7v2.source",
+    "redcap": "fhir_adapters.redcap",
 }
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from zoneinfo import ZoneInfo
 
 from fhir_adapters.base import Extraction, Progress, Setting, adapter
-from fhir_adapters.column_map import ColumnMap, Table, read_map
+from fhir_adapters.column_map import ColumnMap, Table, Wrong, read_map
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.folders import whole_folder
 from fhir_adapters.outcomes import RESOURCE, OutcomeFile, item_name
@@ -110,6 +110,7 @@ def write_tables(
     progress: Progress | None = None,
     full: bool | None = None,
     state: Mapping[str, Any] | None = None,
+    notes: Iterable[tuple[str, Wrong]] = (),
 ) -> Extraction:
     """Tables → an extraction folder, whole or not at all. Raises what `Tables.extract` does."""
     check_recipes(mapping)
@@ -124,6 +125,9 @@ def write_tables(
         outcomes = stack.enter_context(OutcomeFile(partial, kind))
         report = csv.writer(stack.enter_context((partial / "report.csv").open("w", encoding="utf-8", newline="")))
         report.writerow(["file", "row", "column", "reason"])
+        for name, wrong in notes:
+            reasons[wrong.reason] += 1
+            report.writerow([name, wrong.row, wrong.column, wrong.reason])
         for one in given:
             files, size = files + 1, size + one.size
             converter = Converter(one.table, mapping, one.name, key, linkage, one.exported)
@@ -148,7 +152,7 @@ def write_tables(
             if progress:
                 progress(1)
         outcomes.balance(sum(made.values()))
-        asked = state if state is not None else {"since": newest} if newest else None
+        asked = (state or None) if state is not None else {"since": newest} if newest else None
         extraction = Extraction(
             kind,
             files,
