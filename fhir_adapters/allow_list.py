@@ -3,6 +3,7 @@
 The file's comments say what each kind of value lets through. A defect in it is a defect of ours, found when it is read.
 """
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -62,6 +63,12 @@ class DicomAllowList:
 @cache
 def _document() -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name("allow_list.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def fingerprint() -> str:
+    """A hash of the whole list: what was read under another one is not comparable."""
+    return hashlib.sha256(Path(__file__).with_name("allow_list.toml").read_bytes()).hexdigest()[:16]
 
 
 @cache

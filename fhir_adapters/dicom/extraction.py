@@ -3,13 +3,15 @@
     <out>/fhir/<ResourceType>.ndjson one resource a line, sorted by id: ImagingStudy, Observation, Specimen
     <out>/outcomes.parquet           one outcome per file or instance; a study or a sample counts at the first that tells of it
     <out>/manifest.json              counts: outcomes, reasons, values left out by element
+    <out>/known.parquet              of an archive that is asked again: see `known`
 
 The resources have no `meta.lastUpdated`: a header does not say when it was changed, and the day of the extraction would make two
 runs differ. Landing takes the study of the newest delivery, which is right, because a source tells each study whole.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -18,6 +20,8 @@ import orjson
 
 from fhir_adapters import allow_list
 from fhir_adapters.base import Extraction
+from fhir_adapters.dicom import known
+from fhir_adapters.dicom.known import Settled
 from fhir_adapters.dicom.observations import observations, specimens
 from fhir_adapters.dicom.studies import Writer, outcomes
 from fhir_adapters.dicom.values import Instance
@@ -45,10 +49,26 @@ def zone_of(settings: Mapping[str, Any], kind: str) -> ZoneInfo | None:
         raise PalmaresError("E-SRC-02", kind, detail="time_zone is no IANA zone") from None
 
 
+@dataclass(frozen=True)
+class Increment:
+    """What an extraction of an archive remembers. `settle` gets the instances that are written and tells what stands now."""
+
+    full: bool
+    state: Mapping[str, Any]
+    settle: Callable[[Sequence[Instance]], Settled]
+
+
 def write(
-    kind: str, read: Read, out: Path, *, zone: ZoneInfo | None, instances: bool, more: dict[str, Any] | None = None
+    kind: str,
+    read: Read,
+    out: Path,
+    *,
+    zone: ZoneInfo | None,
+    instances: bool,
+    increment: Increment | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Extraction:
-    """Write the extraction folder, whole or not at all. Raises E-BALANCE-02, E-DISK-….
+    """Write the extraction folder, whole or not at all. Raises E-BALANCE-02, E-PACS-06, E-DISK-….
 
     `instances`: whether a series lists its instances one by one. `more` goes into the manifest.
     """
@@ -58,6 +78,7 @@ def write(
         for one, result in zip(read.found, results, strict=True)
         if result.outcome == RESOURCE and isinstance(one, Instance)
     ]
+    settled = increment.settle(good) if increment else None
     writer = Writer(allow_list.dicom(), zone, instances=instances)
     samples, doubted = specimens(good)
     resources = {"ImagingStudy": writer.studies(good), "Observation": observations(good, writer), "Specimen": samples}
@@ -67,6 +88,8 @@ def write(
         (partial / "fhir").mkdir()
         for name, these in resources.items():
             _write_lines(these, partial / "fhir" / f"{name}.ndjson")
+        if settled is not None:
+            known.write(settled, partial)
         with OutcomeFile(partial, kind) as items:
             for item, one, result in zip(read.items, read.found, results, strict=True):
                 count = brought.by(one) if isinstance(one, Instance) and result.outcome == RESOURCE else 0
@@ -81,8 +104,11 @@ def write(
             more={
                 "outcomes": _sorted(items.outcomes),
                 "left_out": _sorted(read.left_out + Counter({"SpecimenUID.two-patients": doubted})),
+                **({"deleted": len(settled.deleted)} if settled else {}),
                 **(more or {}),
             },
+            full=increment.full if increment else True,
+            state=increment.state if increment else None,
         )
         extraction.write(partial)
     return extraction

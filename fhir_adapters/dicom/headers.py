@@ -305,16 +305,49 @@ def read_dataset(path: str | Path) -> "Dataset | None":
 
 
 def header_of(dataset: "Dataset", wanted: Wanted) -> "Header | Outcome":
-    """The wanted elements of a dataset that came over the network, its texts decoded."""
+    """The wanted elements of a dataset that came over the network."""
     import pydicom
 
     with silent_pydicom(), pydicom.config.disable_value_validation():
         try:
             header = _as_header(dataset, wanted)
+            named = dataset.get("SpecificCharacterSet")
         except Exception:  # whatever a broken dataset makes pydicom raise; it gets an outcome and the others go on
             return "Q-DICOM-DAMAGED"
-    header[_CHARACTER_SET] = b"ISO_IR 192"
+    # pydicom has decoded the texts; by a guess where no character set is named, and that is believed of ASCII only
+    header[_CHARACTER_SET] = b"ISO_IR 192" if named else b""
     return header
+
+
+def header_of_json(document: Any, wanted: Wanted) -> Header:
+    """The wanted elements of a dataset in DICOM JSON (PS3.18, F). What has another shape than that is passed by."""
+    header = _json_header(document, wanted)
+    header[_CHARACTER_SET] = b"ISO_IR 192"  # JSON is UTF-8
+    return header
+
+
+def _json_header(document: Any, wanted: Wanted) -> Header:
+    header: Header = {}
+    for tag, inside in wanted.inside.items():
+        element = document.get(f"{tag & 0xFFFF:04X}{tag >> 16:04X}") if isinstance(document, dict) else None
+        values = element.get("Value") if isinstance(element, dict) else None
+        if not isinstance(element, dict) or not isinstance(values, list):
+            continue
+        if element.get("vr") == "SQ":
+            header[tag] = [_json_header(item, inside) for item in values] if inside is not None else b""
+        elif inside is None:
+            header[tag] = _json_bytes(element.get("vr"), values)
+    return header
+
+
+def _json_bytes(vr: Any, values: list[Any]) -> bytes:
+    if vr in _BINARY:
+        try:
+            return b"".join(struct.pack(_BINARY[vr], one) for one in values)
+        except struct.error:
+            return b""
+    texts = [one if isinstance(one, str) else repr(one) if isinstance(one, int | float) else "" for one in values]
+    return "\\".join(texts).encode("utf-8", "surrogateescape")
 
 
 def _as_header(dataset: Any, wanted: Wanted) -> Header:

@@ -45,16 +45,19 @@ def scan(batch: Batch) -> Scan:
     return Scan(found, reader.left_out)
 
 
-def instance_of(header: Header, reader: Reader, whole: "Callable[[], Dataset | None]") -> Instance | str:
+def instance_of(header: Header, reader: Reader, whole: "Callable[[], Dataset | None] | None") -> Instance | str:
     """The instance of a header, with its measurements when it is a structured report; `whole` then gives all of it.
 
-    What did not pass is counted in `reader.left_out`.
+    What did not pass is counted in `reader.left_out`, a report of which there is no more than the header too.
     """
     instance = reader.instance(header)
     sop_class = header.get(_SOP_CLASS, b"")
     if not isinstance(instance, Instance) or not isinstance(sop_class, bytes):
         return instance
     if not sop_class.startswith(reader.allowed.report_classes.encode()):
+        return instance
+    if whole is None:
+        reader.left_out["report.not-in-a-query"] += 1
         return instance
     from fhir_adapters.dicom.reports import read_report
 

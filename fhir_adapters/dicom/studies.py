@@ -110,8 +110,9 @@ class Writer:
         if started:
             study["started"] = started
         study["numberOfSeries"] = len(order)
-        study["numberOfInstances"] = len(instances)
-        study["series"] = [self._series(series, by_series[series], values[series]) for series in order]
+        series = [self._series(uid, by_series[uid], values[uid]) for uid in order]
+        study["numberOfInstances"] = sum(one["numberOfInstances"] for one in series)
+        study["series"] = series
         return study
 
     def _series(self, uid: str, instances: list[Instance], values: Mapping[str, Values]) -> dict[str, Any]:
@@ -134,7 +135,9 @@ class Writer:
             series["number"] = values["series.number"][0]
         modality = values.get("series.modality")
         series["modality"] = coding(modality[0]) if modality else {"extension": [_ABSENT]}
-        series["numberOfInstances"] = len(instances)
+        # an archive that lists a part tells how many there are
+        told = values.get("series.numberOfInstances", (0,))[0]
+        series["numberOfInstances"] = max(len(instances), int(str(told)))
         if "series.bodySite" in values:
             series["bodySite"] = coding(values["series.bodySite"][0])
         if "series.laterality" in values:

@@ -182,7 +182,7 @@ class Reader:
                 found = self._uid(text) if text else None
             return ((element.to[0], (found,)),) if found else ()
         if kind == "date-time":
-            day, moment = _date(text[:8]), _time(re.split(r"[+-]", text[8:])[0])
+            day, moment = iso_date(text[:8]), iso_time(re.split(r"[+-]", text[8:])[0])
             both = zip(element.to, (day, moment), strict=True)
             return tuple((name, (value,)) for name, value in both if value)
         single = self._single(element, text)
@@ -192,9 +192,9 @@ class Reader:
         kind = element.kind
         first = text.split("\\")[0].strip()
         if kind == "date":
-            return _date(first)
+            return iso_date(first)
         if kind == "time":
-            return _time(first)
+            return iso_time(first)
         if kind == "word":
             words = [word.strip() if word.strip() in element.words else "" for word in text.split("\\")]
             return "\\".join(words).rstrip("\\") or None
@@ -224,7 +224,7 @@ class Reader:
             items = step.get(key(_STEP_ITEMS), b"")
             contents = items if isinstance(items, list) else []
             codes_ = {_text(code, _CODE_VALUE) for one in contents for code in _items(one, _CONCEPT_CODE)}
-            days = [day for one in contents if (day := _date(_text(one, _DATE_TIME)[:8]))]
+            days = [day for one in contents if (day := iso_date(_text(one, _DATE_TIME)[:8]))]
             if codes_ & set(element.words) and days:
                 return ((element.to[0], (min(days),)),)
         return ()
@@ -319,14 +319,14 @@ def _numbers(element: DicomElement, raw: bytes) -> list[float | int]:
     return found
 
 
-def _date(text: str) -> str | None:
+def iso_date(text: str) -> str | None:
     """An ISO date for a DICOM date; None when it is none, or outside the years of `mappings/dates.toml`."""
     found = _DATE.fullmatch(text.strip())
     day = "-".join(found.groups()) if found else ""
     return day if parse(day, "UTC") else None
 
 
-def _time(text: str) -> str | None:
+def iso_time(text: str) -> str | None:
     """A FHIR time for a DICOM time: missing minutes and seconds are 00."""
     found = _TIME.fullmatch(text.strip())
     if found is None:
