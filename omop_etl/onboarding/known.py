@@ -1,0 +1,111 @@
+"""The list of a hospital's known identifiers: a CSV that never leaves the hospital, readable by its owner alone.
+
+    kind,value
+    name,Rossi Maria
+    codice-fiscale,RSSMRA71E01F205E
+    record-number,0012345
+    address,Via Roma 12
+    accession-number,ACC20240001
+    uid,1.2.840.113619.2.5
+    telephone,+39 333 1234567
+
+`palmares site identifiers` writes it from the site's own sources; the hospital may add to it. Nothing of it is ever shown.
+"""
+
+import csv
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fhir_adapters.errors import PalmaresError, machine_errors
+
+KINDS = (
+    "name",
+    "codice-fiscale",
+    "record-number",
+    "address",
+    "accession-number",
+    "uid",
+    "telephone",
+    "e-mail",
+    "other",
+)
+_LONGEST = 1 << 20  # characters of a cell
+
+
+class Known(NamedTuple):
+    """One identifier that the hospital knows."""
+
+    kind: str
+    value: str
+
+
+def read_known(path: Path) -> list[Known]:
+    """The list of a file. Raises E-PHI-02 when it is none, or when others can read it."""
+    try:
+        with Path(path).open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise PalmaresError("E-PHI-02", path.name, detail="group or others may read it: chmod 600")
+            text = file.read().decode("utf-8-sig")
+    except OSError as error:
+        raise PalmaresError("E-PHI-02", path.name, detail=type(error).__name__) from None
+    except UnicodeDecodeError:
+        raise PalmaresError("E-PHI-02", path.name, detail="it is no UTF-8") from None
+    lines = text.splitlines(keepends=True)
+    delimiter = ";" if lines and lines[0].count(";") > lines[0].count(",") else ","
+    csv.field_size_limit(_LONGEST)
+    try:
+        rows = list(csv.DictReader(lines, delimiter=delimiter))
+    except csv.Error:
+        raise PalmaresError("E-PHI-02", path.name, detail="it is no CSV") from None
+    if not rows or not {"kind", "value"} <= rows[0].keys():
+        raise PalmaresError("E-PHI-02", path.name, detail="it has no columns kind and value, or no row")
+    found = [Known((row["kind"] or "").strip(), (row["value"] or "").strip()) for row in rows]
+    if wrong := sum(one.kind not in KINDS or not one.value for one in found):
+        raise PalmaresError(
+            "E-PHI-02",
+            path.name,
+            count=wrong,
+            detail=f"rows without a value or of another kind than {', '.join(KINDS)}",
+        )
+    return found
+
+
+def write_known(known: Iterable[Known], path: Path) -> int:
+    """Write a list, each identifier once, readable by its owner alone; in place of what stood there. Returns how many."""
+    rows = sorted({one for one in known if one.value.strip()})
+    path = Path(path)
+    with machine_errors(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.unlink(missing_ok=True)
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(Known._fields)
+                writer.writerows(rows)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return len(rows)
+
+
+def collect(sources: Iterable[Any]) -> Iterator[Known]:
+    """What the sources of a site know: each that has `identifiers()` gives (kind, value) of every patient that it holds."""
+    for source in sources:
+        identifiers = getattr(source, "identifiers", None)
+        if identifiers is not None:
+            for kind, value in identifiers():
+                yield Known(kind if kind in KINDS else "other", " ".join(str(value).split()))
+
+
+def kinds(known: Iterable[Known]) -> Mapping[str, int]:
+    """How many of each kind."""
+    counted: dict[str, int] = {}
+    for one in known:
+        counted[one.kind] = counted.get(one.kind, 0) + 1
+    return dict(sorted(counted.items()))

@@ -1,0 +1,190 @@
+"""Known identifiers and what looks like one, found in text: in any case, with or without accents, however it is punctuated.
+
+A text becomes its words (runs of letters and digits, in lower case, without accents); an identifier too. It is found where its
+words stand in the same order with nothing but signs between them, so that `ROSSI^MARIA`, `Rossi, Maria` and `rossi maria` are one.
+A record number, tax code, accession number or UID is also found within a longer word (`MRN0012345`), but not within a run of
+hexadecimal digits: every pseudonym would hold some number.
+
+Names are found word by word too, but for words that the toolkit's own vocabulary holds (a patient called `Bianco`).
+"""
+
+import base64
+import binascii
+import html
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from urllib.parse import unquote
+
+from fhir_adapters.knowledge import mappings_folder
+from fhir_adapters.pseudonyms import codice_fiscale_error
+from omop_etl.onboarding.known import Known
+
+_WORD = re.compile(r"[a-z0-9]+")
+_HEXADECIMAL = re.compile(r"[0-9a-f]{12,}|[0-9]+")
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{24,}={0,2}")
+_SHORTEST_NAME = 4  # letters of a part of a name that is looked for alone
+_SHORTEST_INSIDE = 6  # characters of an identifier that is looked for within words
+_SHORTEST = 3  # characters of any identifier
+
+_FISCAL_CODE = re.compile(
+    r"(?<![A-Za-z0-9])[A-Za-z]{6}[0-9L-Vl-v]{2}[A-Za-z][0-9L-Vl-v]{2}[A-Za-z][0-9L-Vl-v]{3}[A-Za-z](?![A-Za-z0-9])"
+)
+_MAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
+_TELEPHONE = re.compile(
+    r"(?<![0-9A-Za-z.])(?:\+39|0039)[ ./-]?(?:[0-9][ ./-]?){8,10}[0-9](?![0-9A-Za-z])"
+    r"|(?<![0-9A-Za-z.-])3[2-9][0-9][ /-][0-9]{3}[ ]?[0-9]{3,4}(?![0-9A-Za-z])"
+)
+
+_DIALLED = re.compile(r"(?<![0-9A-Za-z])\+?(?:[0-9][ ./-]?){7,13}[0-9](?![0-9A-Za-z])")
+
+
+def _local(number: str) -> str:
+    """A telephone number's digits without Italy's prefix."""
+    digits = re.sub(r"[^0-9]", "", number)
+    return (
+        digits.removeprefix("0039")
+        if digits.startswith("0039")
+        else digits[2:]
+        if len(digits) > 10 and digits.startswith("39")
+        else digits
+    )
+
+
+def words(text: str) -> list[str]:
+    """A text's words."""
+    if text.isascii():
+        return _WORD.findall(text.lower())
+    plain = "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
+    return _WORD.findall(plain.casefold())
+
+
+@cache
+def common_words() -> frozenset[str]:
+    """Words of the toolkit's own vocabulary and knowledge: a name that is one of them is looked for with its others only."""
+    found: set[str] = set()
+    for path in mappings_folder().rglob("*"):
+        if path.suffix in (".csv", ".toml", ".sql", ".json") and path.is_file():
+            found.update(word for word in words(path.read_text(encoding="utf-8", errors="replace")) if word.isalpha())
+    return frozenset(found)
+
+
+class Identifiers:
+    """What is looked for. `scan` counts it, per kind."""
+
+    def __init__(self, known: Iterable[Known], *, patterns: bool = True) -> None:
+        self._anchors: dict[str, list[tuple[int, tuple[str, ...], str]]] = {}
+        self._inside: dict[int, dict[str, tuple[str, bool]]] = {}  # length → text → kind, of several words
+        self._telephones: set[str] = set()
+        self._clean: set[str] = set()  # words in which nothing was found
+        self._patterns = patterns
+        self.known = 0
+        self.too_short = 0
+        for one in set(known):
+            self._add(one)
+
+    def _add(self, one: Known) -> None:
+        parts = tuple(words(one.value))
+        whole = "".join(parts)
+        if len(whole) < _SHORTEST:
+            self.too_short += 1
+            return
+        self.known += 1
+        self._look_for(parts, one.kind)
+        if one.kind == "name":
+            for part in parts:
+                if len(part) >= _SHORTEST_NAME and len(parts) > 1 and part not in common_words():
+                    self._look_for((part,), one.kind)
+        elif one.kind == "telephone":
+            self._telephones.add(_local(whole))
+        if len(whole) >= _SHORTEST_INSIDE and (one.kind != "name" or len(parts) > 1):
+            self._inside.setdefault(len(whole), {})[whole] = one.kind, len(parts) > 1
+
+    def _look_for(self, parts: tuple[str, ...], kind: str) -> None:
+        anchor = max(range(len(parts)), key=lambda place: (len(parts[place]), place))
+        self._anchors.setdefault(parts[anchor], []).append((anchor, parts, kind))
+
+    def scan(self, text: str) -> Counter[str]:
+        """How often something of each kind stands in a text."""
+        found: Counter[str] = Counter()
+        for form in _forms(text):
+            found |= self._known_in(words(form))
+            if self._telephones and (many := sum(_local(one) in self._telephones for one in _DIALLED.findall(form))):
+                found["telephone"] = max(many, found["telephone"])
+            if self._patterns:
+                found |= _patterns_in(form)
+        return found
+
+    def _known_in(self, text: Sequence[str]) -> Counter[str]:
+        found: Counter[str] = Counter()
+        once = set(text)
+        if not self._anchors.keys().isdisjoint(once):
+            for place, word in enumerate(text):
+                for anchor, parts, kind in self._anchors.get(word, ()):
+                    begin = place - anchor
+                    if begin >= 0 and tuple(text[begin : begin + len(parts)]) == parts:
+                        found[kind] += 1
+                        break
+        for word in once - self._clean:
+            within = self._within(word)
+            if within is None:
+                self._clean.add(word)
+            else:
+                found[within] += text.count(word)
+        if len(self._clean) > 1 << 20:
+            self._clean.clear()
+        return found
+
+    def _within(self, word: str) -> str | None:
+        """The kind of an identifier that is part of a longer word."""
+        if len(word) < _SHORTEST_INSIDE or _HEXADECIMAL.fullmatch(word):
+            return None
+        for length, identifiers in self._inside.items():
+            for begin in range(len(word) - length + 1):
+                known = identifiers.get(word[begin : begin + length])
+                if known is not None and (length < len(word) or known[1]):
+                    return known[0]
+        return None
+
+
+def _forms(text: str) -> list[str]:
+    """A text as it stands, and with what is escaped in it unescaped."""
+    found = [text]
+    if "\\u" in text:
+        found.append(_ESCAPE.sub(lambda match: chr(int(match[1], 16)), text))
+    if "%" in text and (plain := unquote(text)) != text:
+        found.append(plain)
+    if "&" in text and (plain := html.unescape(text)) != text:
+        found.append(plain)
+    decoded = [plain for match in _BASE64.findall(text) if (plain := _decoded(match))]
+    if decoded:
+        found.append("\n".join(decoded))
+    return found
+
+
+def _decoded(text: str) -> str:
+    """What a run of base64 says, when it says text."""
+    try:
+        plain = base64.b64decode(text + "=" * (-len(text) % 4), validate=False).decode("utf-8")
+    except (binascii.Error, ValueError):
+        return ""
+    return plain if plain.isprintable() else ""
+
+
+def _patterns_in(text: str) -> Counter[str]:
+    """What looks like an identifier, whether the hospital's list has it or not."""
+    found: Counter[str] = Counter()
+    count: dict[str, Callable[[], int]] = {
+        "looks like a codice fiscale": lambda: sum(
+            codice_fiscale_error(one) is None for one in _FISCAL_CODE.findall(text)
+        ),
+        "looks like an e-mail": lambda: len(_MAIL.findall(text)) if "@" in text else 0,
+        "looks like a telephone number": lambda: len(_TELEPHONE.findall(text)),
+    }
+    for kind, counted in count.items():
+        if many := counted():
+            found[kind] = many
+    return found
