@@ -81,7 +81,6 @@ def test_however_it_is_written(text: str, kind: str) -> None:
         "withheld",
         "",
     ],
-,
 )
 def test_what_is_none(text: str) -> None:
     assert kinds(text, patterns=False) == set()
