@@ -21,7 +21,15 @@ from fhir_adapters.errors import PalmaresError
 from fhir_adapters.knowledge import mappings_folder
 
 DEFAULT_TIME_ZONE = "Europe/Rome"
-_SETTINGS = {"name": str, "time_zone": str, "codes": str, "key_file": str, "vocabulary": str, "source": list}
+_SETTINGS = {
+    "name": str,
+    "time_zone": str,
+    "codes": str,
+    "key_file": str,
+    "vocabulary": str,
+    "source": list,
+    "override": list,
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Site:
     key_file: Path | None = None
     vocabulary: Path | None = None
     sources: tuple[dict[str, Any], ...] = field(default_factory=tuple)
+    overrides: tuple[dict[str, Any], ...] = field(default_factory=tuple)  # see omop_etl/gates/overrides.py
 
 
 def sites_folder() -> Path:
@@ -81,4 +90,5 @@ def load_site(site_id: str, folder: Path | None = None) -> Site:
         key_file=beside("key_file"),
         vocabulary=beside("vocabulary"),
         sources=tuple(settings.get("source", [])),
+        overrides=tuple(settings.get("override", [])),
     )

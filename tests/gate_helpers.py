@@ -5,9 +5,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from omop_etl.gates import Verdict, gate, verdict_of
+from omop_etl.gates import Verdict, gate
 from omop_etl.gates.counting import Count, Counter
 from omop_etl.gates.definitions import definitions
+from omop_etl.gates.relations import of_slice
 from omop_etl.gates.slices import open_slice
 from omop_etl.vocabulary import open_vocabulary
 from tests.slices import write_slice, write_vocabulary
@@ -40,7 +41,8 @@ def counted(slice_: Path, vocabulary: Path, rejects: Path | None = None) -> dict
     """Code → count of every check on a slice, without Great Expectations; reject files where `rejects` names a folder."""
     opened = open_slice(slice_)
     with duckdb.connect(config={"threads": 1}) as connection:
-        counter = Counter(connection, opened, open_vocabulary(vocabulary), definitions(opened.extracted_to))
+        defined = definitions(opened.extracted_to)
+        counter = Counter(of_slice(connection, opened, open_vocabulary(vocabulary), defined), defined)
         counts = counter.count()
         for count in counts if rejects else ():
             if count.numerator and not count.check.structural:
@@ -50,8 +52,5 @@ def counted(slice_: Path, vocabulary: Path, rejects: Path | None = None) -> dict
 
 def broken(counts: dict[str, Count]) -> dict[str, str]:
     """Code → WARN or BLOCK of the checks that do not pass."""
-    verdicts = {
-        code: verdict_of(count.numerator, count.denominator, count.check.warn, count.check.block)
-        for code, count in counts.items()
-    }
+    verdicts = {code: count.verdict for code, count in counts.items()}
     return {code: verdict for code, verdict in verdicts.items() if verdict != "PASS"}

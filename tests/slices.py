@@ -39,8 +39,12 @@ FEMALE, OUTPATIENT, PERCENT = 8532, 9202, 8554
 PRIMARY, BONE = 40492507, 78097
 ER, PGR, HER2_IHC, GRADE, ECOG = 36203168, 36203170, 36203114, 3047285, 36305384
 ONE_PLUS, THREE_PLUS, GRADE_2, ECOG_0 = 45878548, 45876467, 1634752, 36309661
-HEMOGLOBIN, HEIGHT, WEIGHT, PROGRESSION = 3000963, 3036277, 3025315, 1633597
+HEMOGLOBIN, NEUTROPHILS, PLATELETS, HEIGHT, WEIGHT, PROGRESSION = 3000963, 3013650, 3024929, 3036277, 3025315, 1633597
 MENOPAUSE, PREMENOPAUSAL, POSTMENOPAUSAL = 4059477, 4331463, 4295261
+LUMPECTOMY = 4213045
+MALE, TWO_PLUS, METASTATIC, BREAST_CANCER, CLASSIFICATION = 8507, 45881916, 432851, 4112853, 947735
+# concepts that OHDSI ties to a sex; and one that only this vocabulary has: below a concept of women, and not standard
+OVARIAN_CYST, BELOW_FEMALE, FEMALE_FINDING, SOURCE_ONLY = 197610, 2_000_000_900, 4095793, 2_000_000_901
 CONDITION_ROW = 1147127
 # concept id → name, domain, vocabulary, class, standard; from the study's concept list
 CONCEPTS = {
@@ -69,12 +73,21 @@ CONCEPTS = {
     GRADE_2: ("Grade-2", "Meas Value", "Cancer Modifier", "Staging/Grading", "S"),
     ECOG_0: ("Fully active", "Meas Value", "LOINC", "Answer", "S"),
     HEMOGLOBIN: ("Hemoglobin", "Measurement", "LOINC", "Lab Test", "S"),
+    NEUTROPHILS: ("Neutrophils", "Measurement", "LOINC", "Lab Test", "S"),
+    PLATELETS: ("Platelets", "Measurement", "LOINC", "Lab Test", "S"),
     HEIGHT: ("Body height", "Measurement", "LOINC", "Clinical Observation", "S"),
     WEIGHT: ("Body weight", "Measurement", "LOINC", "Clinical Observation", "S"),
     PROGRESSION: ("RECIST 1.1: progressive disease", "Measurement", "Cancer Modifier", "Staging/Grading", "S"),
     MENOPAUSE: ("Menopause", "Observation", "SNOMED", "Qualifier Value", "S"),
     PREMENOPAUSAL: ("Premenopausal state", "Observation", "SNOMED", "Clinical Finding", "S"),
     POSTMENOPAUSAL: ("Postmenopausal state", "Observation", "SNOMED", "Clinical Finding", "S"),
+    LUMPECTOMY: ("Lumpectomy of breast", "Procedure", "SNOMED", "Procedure", "S"),
+    MALE: ("MALE", "Gender", "Gender", "Gender", "S"),
+    TWO_PLUS: ("2+", "Meas Value", "LOINC", "Answer", "S"),
+    OVARIAN_CYST: ("Cyst of ovary", "Condition", "SNOMED", "Clinical Finding", "S"),
+    FEMALE_FINDING: ("Female genitalia finding", "Condition", "SNOMED", "Clinical Finding", "S"),
+    BELOW_FEMALE: ("A finding of women", "Condition", "Own", "Own", "S"),
+    SOURCE_ONLY: ("A code of the source", "Procedure", "Own", "Own", ""),
     CONDITION_ROW: ("condition_occurrence.condition_occurrence_id", "Metadata", "CDM", "Field", "S"),
 }
 
@@ -133,13 +146,22 @@ def _patient(rows: Rows, site: str, one: int, care_site: int) -> None:
         gender_source_value="female",
     )
     add("observation_period", "", observation_period_start_date=primary, observation_period_end_date=seen)
-    visit = add(
+    add(
         "visit_occurrence",
         "last",
         visit_concept_id=OUTPATIENT,
         visit_start_date=seen,
         visit_start_datetime=datetime(2024, 11, 20, 9, 30),
         visit_end_date=seen,
+        care_site_id=care_site,
+        visit_source_value="AMB",
+    )
+    first = add(
+        "visit_occurrence",
+        "first",
+        visit_concept_id=OUTPATIENT,
+        visit_start_date=date(2019, 5, 10),
+        visit_end_date=date(2019, 5, 10),
         care_site_id=care_site,
         visit_source_value="AMB",
     )
@@ -166,8 +188,16 @@ def _patient(rows: Rows, site: str, one: int, care_site: int) -> None:
     )
     percent = {"unit_concept_id": PERCENT, "unit_source_value": "%", "measurement_date": date(2019, 4, 20)}
     linked = {"measurement_event_id": metastasis, "meas_event_field_concept_id": CONDITION_ROW}
-    add("measurement", "er", measurement_concept_id=ER, value_as_number=90.0, **percent, **linked)
-    add("measurement", "pgr", measurement_concept_id=PGR, value_as_number=40.0, **percent, **linked)
+    add(
+        "procedure_occurrence",
+        "surgery",
+        procedure_concept_id=LUMPECTOMY,
+        procedure_date=date(2015, 4, 2),
+        procedure_source_value="392021009",
+    )
+    er, pgr = {"measurement_source_value": "85337-4"}, {"measurement_source_value": "85339-0"}
+    add("measurement", "er", measurement_concept_id=ER, value_as_number=90.0, **percent, **linked, **er)
+    add("measurement", "pgr", measurement_concept_id=PGR, value_as_number=40.0, **percent, **linked, **pgr)
     add(
         "measurement",
         "ki67",
@@ -179,6 +209,7 @@ def _patient(rows: Rows, site: str, one: int, care_site: int) -> None:
     add(
         "measurement",
         "her2",
+        measurement_source_value="85319-2",
         measurement_concept_id=HER2_IHC,
         value_as_concept_id=ONE_PLUS,
         measurement_date=date(2019, 4, 20),
@@ -186,6 +217,7 @@ def _patient(rows: Rows, site: str, one: int, care_site: int) -> None:
     add(
         "measurement",
         "grade",
+        measurement_source_value="44648-4",
         measurement_concept_id=GRADE,
         value_as_concept_id=GRADE_2,
         measurement_date=date(2019, 4, 20),
@@ -193,18 +225,45 @@ def _patient(rows: Rows, site: str, one: int, care_site: int) -> None:
     add(
         "measurement",
         "ecog",
+        measurement_source_value="89247-1",
         measurement_concept_id=ECOG,
         value_as_concept_id=ECOG_0,
         measurement_date=date(2019, 5, 10),
         measurement_datetime=datetime(2019, 5, 10, 23, 50),
-        visit_occurrence_id=visit if one == 1 else None,
+        visit_occurrence_id=first if one == 1 else None,
     )
-    for concept, value in ((HEMOGLOBIN, 12.5), (HEIGHT, 165.0), (WEIGHT, 64.0)):
-        add("measurement", str(concept), measurement_concept_id=concept, value_as_number=value, measurement_date=start)
+    for concept, value, code in (
+        (HEMOGLOBIN, 12.5, "718-7"),
+        (HEIGHT, 165.0, "8302-2"),
+        (WEIGHT, 64.0, "29463-7"),
+        (NEUTROPHILS, 3.1, "751-8"),
+        (PLATELETS, 240.0, "777-3"),
+    ):
+        add(
+            "measurement",
+            str(concept),
+            measurement_concept_id=concept,
+            value_as_number=value,
+            measurement_date=start,
+            measurement_source_value=code,
+        )
     for again in range(16):  # so that the one code without a concept (Ki-67) stays below the unmapped threshold
         day = date(2020 + again // 12, again % 12 + 1, 15)
-        add("measurement", f"hb{again}", measurement_concept_id=HEMOGLOBIN, value_as_number=11.5, measurement_date=day)
-    add("measurement", "pd", measurement_concept_id=PROGRESSION, measurement_date=date(2021, 5, 28))
+        add(
+            "measurement",
+            f"hb{again}",
+            measurement_concept_id=HEMOGLOBIN,
+            value_as_number=11.5,
+            measurement_date=day,
+            measurement_source_value="718-7",
+        )
+    add(
+        "measurement",
+        "pd",
+        measurement_concept_id=PROGRESSION,
+        measurement_date=date(2021, 5, 28),
+        measurement_source_value="PD",
+    )
     add(
         "observation",
         "menopause",
@@ -307,5 +366,10 @@ def write_vocabulary(folder: Path) -> Path:
     names = "\t".join(column.name for column in tables()["concept_relationship"].columns)
     (folder / "CONCEPT_RELATIONSHIP.csv").write_text(
         f"{names}\n{PRIMARY}\t{PRIMARY}\tMaps to\t19700101\t20991231\t\n", encoding="utf-8"
+    )
+    (folder / "CONCEPT_ANCESTOR.csv").write_text(
+        "ancestor_concept_id\tdescendant_concept_id\tmin_levels_of_separation\tmax_levels_of_separation\n"
+        f"{FEMALE_FINDING}\t{BELOW_FEMALE}\t1\t1\n",
+        encoding="utf-8",
     )
     return folder

@@ -1,6 +1,7 @@
-"""The gate between a slice and the warehouse: slice → verdict.json, checks.parquet, rejects/, data_docs/.
+"""The gate between a slice and the warehouse: slice → verdict.json, checks.parquet, dqd_results.json, rejects/, data_docs/.
 
     gate(slice_, out, site=…)         one slice; PASS, WARN or BLOCK per check and over all, with both counts and the threshold
+    gate_warehouse(warehouse, out)    OHDSI's checks on all sites together, with those that need the derived tables
     gate_many(jobs)                   many slices in few processes, since Great Expectations takes seconds to import
     explain("G-DEATH-02")             what a check looks for, why, and what a site does about it
 
@@ -11,8 +12,9 @@ Expectations holds each count against what the check bears (`validation.py`) and
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,30 @@ import duckdb
 
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.folders import whole_folder
+from omop_etl.gates import dqd_results
+from omop_etl.gates import overrides as _overrides
 from omop_etl.gates.counting import Count, Counter
 from omop_etl.gates.definitions import VERDICTS, definitions, explain, verdict_of
+from omop_etl.gates.overrides import Override
+from omop_etl.gates.relations import of_slice, of_warehouse
 from omop_etl.gates.slices import open_slice, read_json
 
-__all__ = ["VERDICTS", "GateJob", "Refusal", "Verdict", "explain", "gate", "gate_many", "read_verdict", "verdict_of"]
+__all__ = [
+    "VERDICTS",
+    "GateJob",
+    "Refusal",
+    "Verdict",
+    "explain",
+    "gate",
+    "gate_many",
+    "gate_warehouse",
+    "read_verdict",
+    "verdict_of",
+]
 
 # what the counting may take of a machine that does other work beside
 _MEMORY = "2GB"
-_COUNTS, _SHARES = ("numerator", "denominator"), ("threshold", "warn", "block")
+_COUNTS, _SHARES = ("numerator", "denominator", "least"), ("threshold", "warn", "block")
 Progress = Callable[[str], None]
 
 
@@ -51,6 +68,7 @@ class GateJob:
     out: Path
     site: str
     vocabulary: Path | None = None
+    overrides: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,52 +82,99 @@ class Refusal:
 
 
 def gate(
-    slice_: Path, out: Path, *, site: str, vocabulary: Path | None = None, progress: Progress = lambda _: None
+    slice_: Path,
+    out: Path,
+    *,
+    site: str,
+    vocabulary: Path | None = None,
+    overrides: Iterable[dict[str, Any]] = (),
+    today: date | None = None,
+    progress: Progress = lambda _: None,
 ) -> Verdict:
     """Check the slice and write the gate folder `out`, whole or not at all. The verdict is an answer, not an error.
 
-    `vocabulary` is the one with which the slice was mapped (None: the starter slice). `progress` is told each table as it is
-    counted. Raises E-SLICE-01 and E-SLICE-02 when the slice cannot be read, E-SLICE-04 when it is another site's,
-    E-GATE-03 when mappings/quality does not fit, E-VOC-01 when there is no vocabulary.
+    `vocabulary` is the one with which the slice was mapped (None: the starter slice), `overrides` the [[override]] entries of the
+    site's TOML (overrides.py), `today` (default: the clock's) the day on which they hold and from which OHDSI counts the future.
+    `progress` is told each table as it is counted. Raises E-SLICE-01 and E-SLICE-02 when the slice cannot be read, E-SLICE-04 when
+    it is another site's, E-GATE-03 when mappings/quality does not fit, E-GATE-04 when an override does not, E-VOC-01 when there is no
+    vocabulary.
     """
     from omop_etl.gates.validation import validate, write_counts
     from omop_etl.vocabulary import open_vocabulary
 
+    started, today = datetime.now(UTC), today or date.today()
     opened = open_slice(slice_)
     if opened.site != site:
         raise PalmaresError("E-SLICE-04", str(slice_), detail="the manifest names another site than the command")
-    defined = definitions(opened.extracted_to)
+    defined = definitions(opened.extracted_to, today=today)
+    let_through = _overrides.read(overrides, defined, site, today)
     concepts = open_vocabulary(vocabulary)
     with whole_folder(out) as folder:
         database = folder / ".counts.duckdb"
-        config: dict[str, Any] = {
-            "memory_limit": _MEMORY,
-            "temp_directory": str(folder / ".spill"),
-            "preserve_insertion_order": "false",
-        }
-        with duckdb.connect(str(database), config=config) as connection:
-            counter = Counter(connection, opened, concepts, defined)
+        with duckdb.connect(str(database), config=_config(folder)) as connection:
+            relations = of_slice(connection, opened, concepts, defined)
+            counter = Counter(relations, defined)
             counts = counter.count(progress)
             write_counts(connection, counts)
-            (folder / "rejects").mkdir()
-            for count in counts:
-                if count.numerator and not count.check.structural:
-                    counter.reject(count, folder / "rejects" / f"{count.check.code}.parquet")
+            _reject(counter, counts, folder / "rejects")
+            ended = datetime.now(UTC)
+            results = dqd_results.results(counts, counter, relations, defined, started=started, ended=ended)
+        dqd_results.write(results, folder / dqd_results.FILE)
         progress("great expectations")
-        verdicts = validate(database, counts, folder / "data_docs", site=site)
-        checks = [_entry(count, verdicts[count.check.code]) for count in counts]
+        found = validate(database, counts, folder / "data_docs", site=site)
+        checks, taken = _let_through(counts, found, let_through)
         verdict = Verdict(
             site=site,
-            verdict=max(verdicts.values(), key=VERDICTS.index, default="PASS"),
+            verdict=max((check["verdict"] for check in checks), key=VERDICTS.index, default="PASS"),
             slice_sha256=opened.sha256,
             counts={name: sum(check["verdict"] == name for check in checks) for name in VERDICTS},
-            messages=[check["message"] for check in checks if check["verdict"] != "PASS"],
+            messages=[check["message"] for check in checks if check["verdict"] != "PASS"] + _overrides.messages(taken),
         )
-        _write(folder, verdict, checks)
+        _write(folder, verdict, checks, taken)
         database.unlink()
         shutil.rmtree(folder / ".spill", ignore_errors=True)
         shutil.rmtree(folder / "data_docs" / "static", ignore_errors=True)  # GX's own logos and fonts
     return verdict
+
+
+def gate_warehouse(
+    warehouse: Path, out: Path, *, today: date | None = None, progress: Progress = lambda _: None
+) -> dict[str, Any]:
+    """Run OHDSI's checks on a warehouse, all sites together, and write its results JSON and the rejects into `out`.
+
+    Returns the overview. Raises E-WAREHOUSE-01 when there is no warehouse, E-GATE-03 when mappings/quality does not fit.
+    """
+    started = datetime.now(UTC)
+    defined = definitions(None, today=today or date.today())
+    checks = [check for check in defined.checks if check.dqd]
+    with whole_folder(out) as folder:
+        with duckdb.connect(str(folder / ".counts.duckdb"), config=_config(folder)) as connection:
+            relations = of_warehouse(connection, Path(warehouse), defined)
+            counter = Counter(relations, defined)
+            counts = counter.count(progress, checks)
+            _reject(counter, counts, folder / "rejects")
+            ended = datetime.now(UTC)
+            results = dqd_results.results(counts, counter, relations, defined, started=started, ended=ended)
+        dqd_results.write(results, folder / dqd_results.FILE)
+        (folder / ".counts.duckdb").unlink()
+        shutil.rmtree(folder / ".spill", ignore_errors=True)
+    return dict(results["Overview"])
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return {
+        "memory_limit": _MEMORY,
+        "temp_directory": str(folder / ".spill"),
+        "preserve_insertion_order": "false",
+    }
+
+
+def _reject(counter: Counter, counts: Iterable[Count], folder: Path) -> None:
+    """The rows that break each check that can become WARN or BLOCK."""
+    folder.mkdir()
+    for count in counts:
+        if count.numerator and not count.check.structural and count.check.severity != "REPORT":
+            counter.reject(count, folder / f"{count.check.code}.parquet")
 
 
 def gate_many(jobs: Sequence[GateJob], *, processes: int | None = None) -> list[Verdict | Refusal]:
@@ -139,51 +204,81 @@ def read_verdict(folder: Path) -> dict[str, Any]:
 
 def _one(job: GateJob) -> Verdict | Refusal:
     try:
-        return gate(job.slice_, job.out, site=job.site, vocabulary=job.vocabulary)
+        return gate(job.slice_, job.out, site=job.site, vocabulary=job.vocabulary, overrides=job.overrides)
     except PalmaresError as error:
         return Refusal(job.site, error.code, str(error), error.exit_code)
 
 
-def _entry(count: Count, verdict: str) -> dict[str, Any]:
+def _let_through(
+    counts: Sequence[Count], found: dict[str, str], given: Sequence[Override]
+) -> tuple[list[dict[str, Any]], list[Override]]:
+    """The checks as verdict.json holds them, each BLOCK that an override lets through a WARN; and what became of the overrides."""
+    entries, used = [], set()
+    for count in counts:
+        verdict, override = found[count.check.code], None
+        if verdict == "BLOCK":
+            override = _overrides.applied(given, count.check.code)
+        if override is not None:
+            verdict = "WARN"
+            used.add(override)
+        entries.append(_entry(count, verdict, override))
+    taken = [
+        Override(one.check, one.by, one.reason, one.until, _overrides.APPLIED, "its BLOCK is a WARN")
+        if one in used
+        else one
+        for one in given
+    ]
+    return entries, taken
+
+
+def _entry(count: Count, verdict: str, override: Override | None) -> dict[str, Any]:
     check = count.check
     return {
         "code": check.code,
+        "family": check.family,
         "title": check.title,
         "category": check.category,
         "subcategory": check.subcategory,
+        "level": check.level,
+        "dqd": check.dqd or None,
         "table": check.table,
         "column": check.column,
         "unit": check.unit,
         "numerator": count.numerator,
         "denominator": count.denominator,
-        "threshold": check.threshold(verdict),
+        "threshold": check.threshold(count.verdict),
         "warn": check.warn,
         "block": check.block,
+        "least": check.least,
         "severity": check.severity,
         "verdict": verdict,
-        "message": _message(count, verdict),
+        "override": override.check if override else None,
+        "message": _message(count, override),
     }
 
 
-def _message(count: Count, verdict: str) -> str:
+def _message(count: Count, override: Override | None) -> str:
     """Number, object, count, rule, next command; never a value or an id."""
-    check = count.check
+    check, verdict = count.check, count.verdict
     unit = check.unit.removesuffix("s") if count.numerator == 1 else check.unit
     share = f"{100 * count.numerator / count.denominator:.3g} % of {count.denominator}" if count.denominator else "of 0"
     said = f"{check.code} {check.table}: {count.numerator} {unit} {check.finding} ({share}"
     if verdict == "PASS":
         return f"{said})."
     bound = f"{verdict} above {check.threshold(verdict):g} %"
+    if override:
+        bound += f", let through by {override.by} until {override.until}"
     look = "" if check.structural else f"See rejects/{check.code}.parquet or run"
     return f"{said}; {bound}). {look or 'Run'}: palmares explain {check.code}"
 
 
-def _write(folder: Path, verdict: Verdict, checks: list[dict[str, Any]]) -> None:
+def _write(folder: Path, verdict: Verdict, checks: list[dict[str, Any]], taken: Sequence[Override]) -> None:
     document = {
         "site": verdict.site,
         "verdict": verdict.verdict,
         "slice_sha256": verdict.slice_sha256,
         "counts": verdict.counts,
+        "overrides": [asdict(one) for one in taken],
         "checks": checks,
     }
     (folder / "verdict.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -1,10 +1,11 @@
-"""Counts the violations of every check on a slice, in few scans, and fetches the rejected rows of those that are broken.
+"""Counts the violations of every check, in few scans, and fetches the rejected rows of those that are broken.
 
-Each check has a numerator (violations) and a denominator (what was looked at). Row checks of one table share one scan;
-concept checks share one count per concept column; the other checks are a query each.
+Each check has a numerator (violations) and a denominator (what was looked at). Row checks of one table share one scan, with one
+more per table that is joined to it (births, deaths, visits), and an expression that several checks need is counted once. Concept
+checks share one count per concept column, checks of single concepts one query per kind; the others are a query each.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,27 +13,12 @@ import duckdb
 
 from fhir_adapters.errors import PalmaresError
 from omop_etl.cdm import duckdb_columns
-from omop_etl.gates.definitions import Check, Definitions, key_of
-from omop_etl.gates.slices import (
-    LEDGER,
-    LEDGER_COLUMNS,
-    PERSON_LINK,
-    PERSON_LINK_COLUMNS,
-    Slice,
-    columns_of,
-    compare_columns,
-    first_unreadable,
-    quoted_path,
-    slice_tables,
-    unreadable,
-    wrong_columns,
-)
-from omop_etl.vocabulary import Vocabulary, open_vocabulary
+from omop_etl.gates.definitions import Check, Definitions, key_of, quoted
+from omop_etl.gates.relations import BESIDE, Relations
+from omop_etl.gates.slices import quoted_path
 
-# beside the CDM tables
-_COLUMNS = {"ledger": LEDGER_COLUMNS, "person_link": PERSON_LINK_COLUMNS}
-_FILES = {"ledger": LEDGER, "person_link": PERSON_LINK}
 _REJECT_COLUMNS = "CAST(cdm_table AS VARCHAR) AS cdm_table, CAST(cdm_id AS BIGINT) AS cdm_id"
+_WHOLE = ("BIGINT", "INTEGER", "SMALLINT", "TINYINT", "HUGEINT", "UBIGINT", "UINTEGER", "USMALLINT", "UTINYINT")
 
 
 @dataclass(frozen=True)
@@ -43,115 +29,40 @@ class Count:
     numerator: int
     denominator: int
 
+    @property
+    def verdict(self) -> str:
+        """What the two numbers say, before anybody lets anything through."""
+        return self.check.verdict(self.numerator, self.denominator)
+
 
 _Way = Callable[[str, list[Check]], dict[str, Count]]
 
 
 class Counter:
-    """The slice's files as views of one DuckDB connection, and the counts of the checks on them."""
+    """The counts of the checks on one set of relations."""
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, slice_: Slice, vocabulary: Vocabulary, definitions: Definitions
-    ) -> None:
-        self._connection = connection
-        self._slice = slice_
+    def __init__(self, relations: Relations, definitions: Definitions, place: str = "site") -> None:
+        self._relations = relations
         self._definitions = definitions
-        self._wrong = self._views()
-        self._rows = self._row_counts()
-        self._concepts(vocabulary)
-        self._relations()
+        self._checks = definitions.at(place)
 
-    # -------------------------------------------------------------- what the checks look at
-
-    def _views(self) -> dict[str, list[str]]:
-        """A view per CDM table, of its file or empty; what is wrong with the columns of each file that is there."""
-        wrong = {}
-        for name in slice_tables():
-            path = self._slice.tables.get(name)
-            if path is not None:
-                wrong[name] = wrong_columns(columns_of(self._connection, path), name)
-            usable = path is not None and not wrong[name]
-            self._view(name, path if usable else None, duckdb_columns(name))
-        for name, columns in _COLUMNS.items():
-            path = self._slice.folder / _FILES[name]
-            found = columns_of(self._connection, path) if path.is_file() else None
-            usable = found is not None and not compare_columns(found, columns)
-            if found is not None:
-                wrong[name] = compare_columns(found, columns)
-            self._view(name, path if usable else None, columns)
-        return wrong
-
-    def _view(self, name: str, path: Path | None, columns: dict[str, str]) -> None:
-        if path is not None:
-            self._connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({quoted_path(path)})")
-            return
-        nothing = ", ".join(f'CAST(NULL AS {type_}) AS "{column}"' for column, type_ in columns.items())
-        self._connection.execute(f"CREATE VIEW {name} AS SELECT {nothing} WHERE false")
-
-    def _concepts(self, vocabulary: Vocabulary) -> None:
-        """The vocabulary; and from the starter slice what it does not hold at all: a part of Athena often lacks the concepts
-        of types, of sex, of the CDM's own fields, which the mapping takes from `mappings/codes`."""
-        columns = "concept_id, domain_id, concept_class_id, standard_concept, invalid_reason"
-        given, starter = vocabulary.relation("concept"), open_vocabulary(None).relation("concept")
-        self._connection.execute(
-            f"CREATE TEMP TABLE concept AS SELECT {columns} FROM {given} UNION ALL "
-            f"SELECT {columns} FROM {starter} WHERE concept_id NOT IN (SELECT concept_id FROM {given})"
-        )
-
-    def _row_counts(self) -> dict[str, int]:
-        """Rows per table, from the files' own footers; 0 for a table that has no file that can be used."""
-        used = ["ledger", *(name for name in self._slice.tables if not self._wrong[name])]
-        counts = " UNION ALL ".join(f"SELECT '{name}', count(*) FROM {name}" for name in used)
-        return dict.fromkeys(slice_tables(), 0) | dict(self._run(counts).fetchall())
-
-    def _relations(self) -> None:
-        """The relations that several checks look at; those of a table without rows cost nothing."""
-        here = {name: date for name, date in self._definitions.events.items() if self._rows[name]}
-        event = [
-            f"SELECT person_id, '{name}' AS cdm_table, {key_of(name)} AS cdm_id, {date} AS event_date FROM {name}"
-            for name, date in here.items()
-        ]
-        activity = [
-            f"SELECT person_id, '{name}' AS cdm_table, min({date}) AS first_date, max({date}) AS last_date "
-            f"FROM {name} WHERE {date} IS NOT NULL GROUP BY person_id"
-            for name, date in here.items()
-        ]
-        empty = "SELECT NULL::BIGINT AS person_id, '' AS cdm_table"
-        event.append(f"{empty}, NULL::BIGINT AS cdm_id, NULL::DATE AS event_date WHERE false")
-        activity.append(f"{empty}, NULL::DATE AS first_date, NULL::DATE AS last_date WHERE false")
-        self._connection.execute("CREATE VIEW event AS " + " UNION ALL ".join(event))
-        self._table("activity", " UNION ALL ".join(activity))
-        # a derived table has no resources behind it, and one that cannot be read has its own check
-        unusable = [name for name, problems in self._wrong.items() if problems]
-        named = [*self._slice.manifest.get("derived", []), "cdm_source", *unusable]
-        aside = ", ".join("'" + name.replace("'", "''") + "'" for name in named)
-        rows = ", ".join(f"('{name}', {self._rows[name]})" for name in self._slice.tables)
-        self._table(
-            "written",
-            "SELECT cdm_table, sum(row_count) AS rows FROM ledger "
-            f"WHERE outcome = 'written' AND cdm_table NOT IN ({aside}) GROUP BY cdm_table",
-        )
-        listed = f"SELECT * FROM (VALUES {rows}) AS t(cdm_table, rows)" if rows else "SELECT '' AS cdm_table, 0 AS rows"
-        self._table("table_rows", f"SELECT * FROM ({listed}) WHERE cdm_table NOT IN ('', {aside})")
-        for name, sql in self._definitions.relations.items():
-            self._table(name, sql)
-
-    def _table(self, name: str, sql: str) -> None:
-        self._run(f"CREATE TEMP TABLE {name} AS {sql}")
-
-    # -------------------------------------------------------------- counting
-
-    def count(self, progress: Callable[[str], None] = lambda _: None) -> list[Count]:
-        """Every check that has something to look at: those of tables that hold rows, and those that are of the slice."""
-        wanted = [check for check in self._definitions.checks if self._applies(check)]
+    def count(
+        self, progress: Callable[[str], None] = lambda _: None, checks: Iterable[Check] | None = None
+    ) -> list[Count]:
+        """Every check that has something to look at: those of tables that hold rows, and those that are of the whole."""
+        wanted = [check for check in (self._checks if checks is None else checks) if self._applies(check)]
         found = {check.code: self._by_file(check) for check in wanted if check.structural}
-        for table in dict.fromkeys(check.table for check in wanted):
+        by_table: dict[str, list[Check]] = {}
+        for check in wanted:
+            by_table.setdefault(check.table, []).append(check)
+        for table, own in by_table.items():
             progress(table)
-            own = [check for check in wanted if check.table == table]
             found |= self._together(self._by_row, table, [check for check in own if check.where])
             found |= self._together(self._by_concept, table, [check for check in own if check.concept])
-            found |= self._together(self._by_query, table, [check for check in own if check.violated])
-        return [found[check.code] for check in wanted]
+            found |= self._together(self._by_single_concept, table, [check for check in own if check.grouped])
+            queries = [check for check in own if check.violated and not check.grouped]
+            found |= self._together(self._by_query, table, queries)
+        return [found[check.code] for check in wanted if check.code in found]
 
     def _together(self, way: _Way, table: str, checks: list[Check]) -> dict[str, Count]:
         """Count checks of one kind in one go. When the SQL of one does not fit, say which: E-GATE-03."""
@@ -166,30 +77,79 @@ class Counter:
 
     def _applies(self, check: Check) -> bool:
         """Generated checks have a column; an empty table has nothing to check there. Study checks always speak."""
-        if check.structural == "columns":
-            return check.table in self._wrong or check.table in self._definitions.required_tables
-        if check.structural == "rows":
-            return not self._wrong.get(check.table, ["missing"]) and check.table in self._slice.manifest.get(
-                "tables", {}
-            )
-        return not check.column or self._rows[check.table] > 0
+        at, table = self._relations, check.table
+        match check.structural:
+            case "table":
+                return table in at.rows
+            case "field":
+                return table in at.found
+            case "datatype":
+                return check.column in at.found.get(table, {}) and self._raw_rows(table) > 0
+            case "columns":
+                return table in at.wrong
+            case "rows":
+                return not at.wrong.get(table, ["missing"]) and table in at.named
+        if check.grouped and "concept_ancestor" in check.grouped and not at.has_ancestors:
+            return False
+        if check.column:
+            return at.rows.get(table, 0) > 0
+        # of OHDSI's checks of a whole table: who has no row in it, where there is such a table at all
+        return not check.dqd or (table in at.found and at.rows.get("person", 0) > 0)
+
+    def _raw_rows(self, table: str) -> int:
+        at = self._relations
+        return (
+            1 if at.rows.get(table) else self._one(f"SELECT count(*) FROM {at.raw[table]}")[0] if at.wrong[table] else 0
+        )
+
+    # -------------------------------------------------------------- ways of counting
 
     def _by_file(self, check: Check) -> Count:
-        if check.structural == "columns":
-            expected = _COLUMNS.get(check.table) or duckdb_columns(check.table)
-            problems = self._wrong.get(check.table)
-            return Count(check, len(expected) if problems is None else len(problems), len(expected))
-        named, rows = int(self._slice.manifest["tables"][check.table]), self._rows[check.table]
+        at, table = self._relations, check.table
+        match check.structural:
+            case "table":
+                return Count(check, int(table not in at.found), 1)
+            case "field":
+                return Count(check, int(check.column not in at.found[table]), 1)
+            case "datatype":
+                return self._whole_numbers(check)
+            case "columns":
+                return Count(check, len(at.wrong[table]), len(BESIDE.get(table) or duckdb_columns(table)))
+        named, rows = int(at.named[table]), at.rows[table]
         return Count(check, abs(named - rows), max(named, rows))
 
+    def _whole_numbers(self, check: Check) -> Count:
+        """Values that are no whole number: none in a column of that type, to be counted in any other."""
+        at, table = self._relations, check.table
+        if at.found[table][check.column] in _WHOLE:
+            rows = at.rows[table] or self._one(f"SELECT count(*) FROM {at.raw[table]}")[0]
+            return Count(check, 0, rows)
+        number = f'TRY_CAST(CAST("{check.column}" AS VARCHAR) AS DOUBLE)'
+        wrong = f'"{check.column}" IS NOT NULL AND ({number} IS NULL OR {number} <> floor({number}))'
+        numerator, rows = self._one(f"SELECT count(*) FILTER ({wrong}), count(*) FROM {at.raw[table]}")
+        return Count(check, numerator, rows)
+
     def _by_row(self, table: str, checks: list[Check]) -> dict[str, Count]:
-        sums = []
+        wanted: dict[str, dict[str, int]] = {}  # join → condition → its place in that scan
+
+        def place(join: str, condition: str) -> tuple[str, int]:
+            scan = wanted.setdefault(join, {})
+            return join, scan.setdefault(condition, len(scan))
+
+        places = {}
         for check in checks:
-            of = f"({check.of})" if check.of else "true"
-            sums.append(f"count(*) FILTER ({of} AND ({check.where})), count(*) FILTER ({of})")
-        values = self._one(f"SELECT {', '.join(sums)} FROM {table}")
-        pairs = zip(values[0::2], values[1::2], strict=True)
-        return {check.code: Count(check, *pair) for check, pair in zip(checks, pairs, strict=True)}
+            of = check.of or "true"
+            numerator = f"({of}) AND ({check.where})" if check.of else check.where
+            places[check.code] = place(check.join, numerator), place(check.of_join, of)
+        values = {join: self._scan(table, join, list(conditions)) for join, conditions in wanted.items()}
+        return {check.code: Count(check, *(values[join][at] for join, at in places[check.code])) for check in checks}
+
+    def _scan(self, table: str, join: str, conditions: list[str]) -> tuple[int, ...]:
+        sums = ", ".join("count(*)" if one == "true" else f"count(*) FILTER ({one})" for one in conditions)
+        return self._one(f"SELECT {sums} FROM {table} t {self._joined(join)}")
+
+    def _joined(self, join: str) -> str:
+        return self._definitions.joins[join] if join else ""
 
     def _by_concept(self, table: str, checks: list[Check]) -> dict[str, Count]:
         sums = []
@@ -198,8 +158,11 @@ class Counter:
             sums.append(f"sum(used.records) FILTER ({of} AND ({check.concept})), sum(used.records) FILTER ({of})")
         used = self._used(table, list(dict.fromkeys(check.column for check in checks)))
         values = [int(value or 0) for value in self._one(f"SELECT {', '.join(sums)} FROM {used}")]
-        pairs = zip(values[0::2], values[1::2], strict=True)
-        return {check.code: Count(check, *pair) for check, pair in zip(checks, pairs, strict=True)}
+        # without a condition of its own a check looks at every row, also those without a concept
+        return {
+            check.code: Count(check, numerator, looked_at if check.of else self._relations.rows[table])
+            for check, numerator, looked_at in zip(checks, values[0::2], values[1::2], strict=True)
+        }
 
     def _used(self, table: str, columns: list[str]) -> str:
         """The concept ids of some columns, how many rows use each, and what the vocabulary says of them."""
@@ -209,6 +172,16 @@ class Counter:
             for column in columns
         )
         return f"({counts}) AS used LEFT JOIN concept ON concept.concept_id = used.concept_id"
+
+    def _by_single_concept(self, table: str, checks: list[Check]) -> dict[str, Count]:
+        """Checks of one concept each, those of one kind at once; a concept that nobody has is left out."""
+        by_code = {check.code: check for check in checks}
+        return {
+            code: Count(by_code[code], int(numerator), int(denominator))
+            for sql in dict.fromkeys(check.grouped for check in checks)
+            for code, numerator, denominator in self._relations.run(sql).fetchall()
+            if code in by_code
+        }
 
     def _by_query(self, table: str, checks: list[Check]) -> dict[str, Count]:
         found = {}
@@ -220,16 +193,19 @@ class Counter:
 
     # -------------------------------------------------------------- rejected rows
 
+    def rows_of(self, check: Check) -> str:
+        """A SELECT of the rows that break a check: cdm_table and cdm_id."""
+        if check.violated:
+            return f"SELECT {_REJECT_COLUMNS} FROM ({check.violated})"
+        key = quoted(key_of(check.table))
+        key = key if key == "NULL" else f"t.{key}"
+        source, condition = f"{check.table} t {self._joined(check.join)}", self._condition(check)
+        return f"SELECT '{check.table}' AS cdm_table, CAST({key} AS BIGINT) AS cdm_id FROM {source} WHERE {condition}"
+
     def reject(self, count: Count, path: Path) -> None:
         """Write which rows break a check: cdm_table and cdm_id, in order, at most as many as thresholds.toml says."""
-        check = count.check
-        rows = check.violated
-        if not rows:
-            key = key_of(check.table)
-            condition = self._condition(check)
-            rows = f"SELECT '{check.table}' AS cdm_table, {key} AS cdm_id FROM {check.table} WHERE {condition}"
-        self._run(
-            f"COPY (SELECT DISTINCT {_REJECT_COLUMNS} FROM ({rows}) ORDER BY ALL LIMIT {self._definitions.rejects}) "
+        self._relations.run(
+            f"COPY (SELECT DISTINCT * FROM ({self.rows_of(count.check)}) ORDER BY ALL LIMIT {self._definitions.rejects}) "
             f"TO {quoted_path(path)} (FORMAT parquet)"
         )
 
@@ -238,23 +214,8 @@ class Counter:
         if check.where:
             return f"{of}({check.where})"
         used = self._used(check.table, [check.column])
-        return f"{check.column} IN (SELECT used.concept_id FROM {used} WHERE {of}({check.concept}))"
-
-    # -------------------------------------------------------------- running
+        return f"t.{check.column} IN (SELECT used.concept_id FROM {used} WHERE {of}({check.concept}))"
 
     def _one(self, sql: str) -> tuple[int, ...]:
-        row = self._run(sql).fetchone()
+        row = self._relations.run(sql).fetchone()
         return row if row is not None else (0,)
-
-    def _run(self, sql: str) -> duckdb.DuckDBPyConnection:
-        try:
-            return self._connection.execute(sql)
-        except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
-            raise  # the words of a check, not the slice; see `count`
-        except duckdb.Error as error:
-            # a footer that reads well does not say that the pages do
-            files = [self._slice.folder / name for name in self._slice.files if name.endswith(".parquet")]
-            broken = first_unreadable(self._connection, files)
-            if broken is None:
-                raise
-            raise unreadable(broken, error) from None

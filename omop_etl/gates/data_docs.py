@@ -61,9 +61,9 @@ class ResultPage:
         self._context = data_context
 
     def render(self, results: Any) -> Page:
-        found = sorted(results.results, key=_rank)
-        broken = [_result_row(result) for result in found if not result.success]
-        kept = [_result_row(result) for result in found if result.success]
+        found = sorted((line for result in results.results for line in _lines(result)), key=_rank)
+        broken = [_row(line) for line in found if line.verdict != "PASS"]
+        kept = [_row(line) for line in found if line.verdict == "PASS"]
         heads = ["verdict", "check", "found", "of", "share", "bears"]
         parts = [("Broken", heads, broken), ("Kept", heads, kept)]
         lead = f"{len(found)} checks, {len(broken)} broken."
@@ -80,18 +80,21 @@ class SuitePage:
         rows = []
         for expectation in suite.expectations:
             config = expectation.configuration
-            kwargs, meta = config.kwargs, config.meta or {}
-            rows.append(
+            meta = config.meta or {}
+            kind = f"{meta.get('category', '')}{' · OHDSI ' + meta['dqd'] if meta.get('dqd') else ''}"
+            rows += [
                 [
-                    f"<code>{escape(kwargs['code'])}</code>",
-                    escape(kwargs["title"]),
-                    _bears(kwargs),
-                    escape(str(meta.get("category", ""))),
+                    f"<code>{escape(check['code'])}</code>",
+                    escape(check["title"]),
+                    _bears(check),
+                    escape(kind),
                     escape(str(meta.get("explanation", ""))),
                 ]
-            )
+                for check in config.kwargs["checks"]
+            ]
         heads = ["code", "expected", "bears", "category", "why"]
-        return Page(suite.name, f"{len(rows)} expectations.", "../", [("Expectations", heads, rows)])
+        lead = f"{len(suite.expectations)} expectations, {len(rows)} checks."
+        return Page(suite.name, lead, "../", [("Expectations", heads, rows)])
 
 
 class IndexPage:
@@ -106,18 +109,14 @@ class IndexPage:
         stored = {key.expectation_suite_identifier.name: store.get(key) for key in store.list_keys()}
         for link in links.get("validations_links", []):
             name = link["expectation_suite_name"]
-            results = sorted(stored[name].results, key=_rank)
-            verdict = _verdict(results[0]) if results else "PASS"
+            lines = sorted((line for result in stored[name].results for line in _lines(result)), key=_rank)
+            verdict = lines[0].verdict if lines else "PASS"
             worst = min(worst, verdict, key=_ORDER.index)
             suite = f'<a href="{escape(link["expectation_suite_filepath"])}">expectations</a>'
             page = f'<a href="{escape(link["filepath"])}">{escape(name)}</a>'
-            failed = sum(not result.success for result in results)
-            tables.append([_badge(verdict), page, str(len(results)), str(failed), suite])
-            broken += [
-                [f'<a href="{escape(link["filepath"])}">{escape(name)}</a>', *_result_row(r)]
-                for r in results
-                if not r.success
-            ]
+            failed = sum(line.verdict != "PASS" for line in lines)
+            tables.append([_badge(verdict), page, str(len(lines)), str(failed), suite])
+            broken += [[page, *_row(line)] for line in lines if line.verdict != "PASS"]
         tables.sort(key=lambda row: [f">{word}<" in row[0] for word in _ORDER].index(True))
         broken.sort(key=lambda row: ">WARN<" in row[1])
         heads = ["table", "verdict", "check", "found", "of", "share", "bears"]
@@ -158,23 +157,38 @@ def _table(heading: str, heads: list[str], rows: Iterable[list[str]]) -> str:
     return f'<h2>{escape(heading)}</h2><div class="wide">{table}</div>'
 
 
-def _verdict(result: Any) -> str:
-    return str(result.result["details"]["verdict"])
+@dataclass(frozen=True)
+class _Line:
+    """One check of one result."""
+
+    check: dict[str, Any]
+    numerator: int
+    denominator: int
+    verdict: str
+    remedy: str
 
 
-def _rank(result: Any) -> tuple[int, str]:
-    return _ORDER.index(_verdict(result)), result.expectation_config.kwargs["code"]
-
-
-def _result_row(result: Any) -> list[str]:
-    kwargs, details = result.expectation_config.kwargs, result.result["details"]
-    meta = result.expectation_config.meta or {}
-    more = f'<br><span class="more">{escape(str(meta.get("remedy", "")))}</span>' if not result.success else ""
+def _lines(result: Any) -> list[_Line]:
+    """The checks of one expectation's result."""
+    details = result.result["details"]
+    remedy = str((result.expectation_config.meta or {}).get("remedy", ""))
     return [
-        _badge(details["verdict"]),
-        f"<code>{escape(kwargs['code'])}</code><br>{escape(kwargs['title'])}{more}",
-        f"{details['numerator']} {escape(kwargs['unit'])}",
-        str(details["denominator"]),
-        _share(details["numerator"], details["denominator"]),
-        _bears(kwargs),
+        _Line(check, remedy=remedy, **details[check["code"]]) for check in result.expectation_config.kwargs["checks"]
+    ]
+
+
+def _rank(line: _Line) -> tuple[int, str]:
+    return _ORDER.index(line.verdict), line.check["code"]
+
+
+def _row(line: _Line) -> list[str]:
+    check = line.check
+    more = f'<br><span class="more">{escape(line.remedy)}</span>' if line.verdict != "PASS" else ""
+    return [
+        _badge(line.verdict),
+        f"<code>{escape(check['code'])}</code><br>{escape(check['title'])}{more}",
+        f"{line.numerator} {escape(check['unit'])}",
+        str(line.denominator),
+        _share(line.numerator, line.denominator),
+        _bears(check),
     ]

@@ -4,9 +4,11 @@
 checks.toml and thresholds.toml, and only the rules that pick columns from the CDM facts stand here.
 """
 
+import re
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ from fhir_adapters import knowledge
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.knowledge import mappings_folder
 from omop_etl.cdm import Table, tables
+from omop_etl.gates import ohdsi
 from omop_etl.gates.slices import slice_tables
 
-CHECKS, THRESHOLDS = "checks.toml", "thresholds.toml"
+CHECKS, OHDSI, THRESHOLDS = "checks.toml", "dqd.toml", "thresholds.toml"
 # a table without a key of its own is named by the person, or by the row that it belongs to
 _KEYS = {"death": "person_id", "episode_event": "episode_id", "cohort": "subject_id"}
 # source concepts may be of any vocabulary, standard or not
@@ -25,27 +28,32 @@ _SOURCE = "_source_concept_id"
 
 # placeholders that are names of columns, and parts of a check that are SQL: there the names are quoted
 _NAMES = ("column", "key", "reference_key", "start", "end", "date", "datetime")
-_SQL = ("where", "of", "concept", "violated", "numerator", "denominator")
+_SQL = ("where", "of", "concept", "grouped", "violated", "numerator", "denominator")
+_WAYS = ("where", "concept", "grouped", "violated")
 VERDICTS = ("PASS", "WARN", "BLOCK")
 
 
-def verdict_of(numerator: int, denominator: int, warn: float | None, block: float | None) -> str:
+def verdict_of(numerator: int, denominator: int, warn: float | None, block: float | None, least: int = 1) -> str:
     """PASS, WARN or BLOCK: the share of violations in percent against the shares that are borne. Violations of nothing
-    (denominator 0) are 100 %."""
+    (denominator 0) are 100 %. A share blocks only from `least` violations on: 1 of 1 says little (thresholds.toml, [small])."""
     share = 100 * numerator / denominator if denominator else 100.0 if numerator else 0.0
-    if block is not None and share > block:
+    blocks = block is not None and share > block
+    if blocks and numerator >= least:
         return "BLOCK"
-    return "WARN" if warn is not None and share > warn else "PASS"
+    return "WARN" if blocks or (warn is not None and share > warn) else "PASS"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check of one table. Exactly one of `structural`, `where`, `concept` and `violated` is set: how it counts.
+    """One check of one table. Exactly one of `structural`, `where`, `concept`, `grouped` and `violated` is set: how it counts
+    (a grouped one has `violated` too, for its rows).
 
-    `warn` and `block` are shares in percent above which the verdict becomes WARN and BLOCK; None where it never does.
+    `family` is the code without table and column, `dqd` OHDSI's name of the check type. `warn` and `block` are shares in percent
+    above which the verdict becomes WARN and BLOCK, None where it never does; below `least` violations nothing blocks.
     """
 
     code: str
+    family: str
     title: str
     finding: str
     unit: str
@@ -57,10 +65,19 @@ class Check:
     block: float | None
     explanation: str
     remedy: str
+    least: int = 1
+    dqd: str = ""
+    ohdsi_threshold: float | None = None
+    place: str = "site"
+    concept_ids: str = ""
+    argument: str = ""
     structural: str = ""
     where: str = ""
     of: str = ""
+    join: str = ""
+    of_join: str = ""
     concept: str = ""
+    grouped: str = ""
     violated: str = ""
     numerator: str = ""
     denominator: str = ""
@@ -69,6 +86,19 @@ class Check:
     def severity(self) -> str:
         """The worst that this check can say: BLOCK, WARN, or REPORT for one that is only shown."""
         return "BLOCK" if self.block is not None else "WARN" if self.warn is not None else "REPORT"
+
+    @property
+    def level(self) -> str:
+        """TABLE, FIELD or CONCEPT as OHDSI has it; FILE for the slice's files, STUDY for a check of the study."""
+        if self.concept_ids:
+            return "CONCEPT"
+        if self.column:
+            return "FIELD"
+        return "TABLE" if self.dqd else "FILE" if self.structural else "STUDY"
+
+    def verdict(self, numerator: int, denominator: int) -> str:
+        """What these counts say."""
+        return verdict_of(numerator, denominator, self.warn, self.block, self.least)
 
     def threshold(self, verdict: str) -> float | None:
         """The share that decided: the one that was exceeded, or for a PASS the lowest that was not; None if it has none."""
@@ -79,14 +109,23 @@ class Check:
 
 @dataclass(frozen=True)
 class Definitions:
-    """What checks.toml and thresholds.toml hold, read and held against each other."""
+    """What checks.toml, dqd.toml and thresholds.toml hold, read and held against each other."""
 
     required_tables: tuple[str, ...]
     events: dict[str, str]
     relations: dict[str, str]
+    joins: dict[str, str]
     checks: tuple[Check, ...]
     rejects: int
+    never_overridden: tuple[str, ...]
+    override_days: int
+    ohdsi_release: str
+    validation: tuple[str, ...]
     words: dict[str, str]
+
+    def at(self, place: str) -> tuple[Check, ...]:
+        """The checks that run at this place: `site` or `centre`."""
+        return tuple(check for check in self.checks if check.place == place)
 
 
 def key_of(table: str) -> str:
@@ -128,7 +167,11 @@ def _standard(table: Table) -> _Filler:
 
 
 def _domain(table: Table) -> _Filler:
-    return ((column.name, {"domain": column.domain}) for column in table.columns if column.domain)
+    return ((column.name, _domains(column.domain)) for column in table.columns if column.domain)
+
+
+def _domains(text: str) -> dict[str, str]:
+    return {"domain": text, "domains": ", ".join(_literal(one) for one in text.split(", "))}
 
 
 def _concept_class(table: Table) -> _Filler:
@@ -157,7 +200,7 @@ def _interval(table: Table) -> _Filler:
             stem = column.name.removesuffix("_end_date")
             start = next((name for name in (f"{stem}_start_date", f"{stem}_date") if name in table), None)
             if start:
-                yield column.name, {"start": start, "end": column.name}
+                yield start, {"argument": column.name}
 
 
 def _datetime(table: Table) -> _Filler:
@@ -217,95 +260,195 @@ def _words(document: dict[str, Any]) -> dict[str, str]:
     return words
 
 
-def _bears(code: str, level: str, thresholds: dict[str, Any]) -> tuple[float | None, float | None]:
-    """The shares of a check: those of its level, or of the longest code in [checks] that it begins with."""
-    fitting = [prefix for prefix in thresholds.get("checks", {}) if code == prefix or code.startswith(f"{prefix}-")]
+def covers(prefix: str, code: str) -> bool:
+    """Whether a code or the beginning of one names this check: `G-DEATH` names G-DEATH-02, `G-REQUIRED-person` its columns."""
+    return code == prefix or code.startswith((f"{prefix}-", f"{prefix}."))
+
+
+def _bears(
+    code: str, level: str, thresholds: dict[str, Any], ohdsi_threshold: float | None, known: bool
+) -> tuple[float | None, float | None]:
+    """The shares of a check: those of its level, or of the longest code in [checks] that it begins with. The word "ohdsi" is
+    the number of dqd.csv (`known`: there is a row), else the level's `otherwise`."""
+    fitting = [prefix for prefix in thresholds.get("checks", {}) if covers(prefix, code)]
     chosen = thresholds["checks"][max(fitting, key=len)] if fitting else thresholds["levels"][level]
-    return chosen.get("warn"), chosen.get("block")
+
+    def share(key: str) -> float | None:
+        value = chosen.get(key)
+        if value != "ohdsi":
+            return value
+        return (ohdsi_threshold or 0.0) if known else float(chosen["otherwise"])
+
+    return share("warn"), share("block")
 
 
-def _made(entry: dict[str, Any], words: dict[str, str], thresholds: dict[str, Any], **own: str) -> Check:
+def _made(entry: dict[str, Any], words: dict[str, str], thresholds: dict[str, Any], made_for: "_For") -> Check:
     """One check from its entry, every placeholder filled."""
+    own = {"table": made_for.table, "column": made_for.column, "key": key_of(made_for.table), "family": entry["code"]}
+    own |= made_for.own
     words = words | own
-    in_sql = words | {name: quoted(own[name]) for name in _NAMES if name in own}
+    in_sql = words | {name: quoted(own[name]) for name in _NAMES if own.get(name)}
     text = {name: entry[name].format_map(words) for name in ("title", "finding", "explanation", "remedy")}
     text |= {name: entry.get(name, "").strip().format_map(in_sql) for name in _SQL}
-    ways = sum(bool(text[way]) for way in ("where", "concept", "violated")) + ("structural" in own)
-    if ways != 1 or bool(text["violated"]) != bool(text["denominator"]):
-        raise KeyError("where, concept, or violated with denominator")
-    warn, block = _bears(own["code"], entry["level"], thresholds)
+    structural = entry.get("structural", "")
+    ways = [way for way in _WAYS if text[way]] + (["structural"] if structural else [])
+    counts = (["violated"], ["grouped", "violated"], ["where"], ["concept"], ["structural"])
+    if ways not in counts or (ways == ["violated"]) != bool(text["denominator"]):
+        raise KeyError("where, concept, structural, grouped with violated, or violated with denominator")
+    row = made_for.row
+    # a table that OHDSI does not require may be missing
+    absent = structural == "table" and own["table"] not in words["required_tables"].split()
+    level = "absent" if absent else entry["level"]
+    threshold = row.threshold if row else None
+    warn, block = _bears(made_for.code, level, thresholds, threshold, row is not None)
     return Check(
-        code=own["code"],
+        code=made_for.code,
+        family=entry["code"],
         unit=entry.get("unit", "records"),
         category=entry["category"],
         subcategory=entry["subcategory"],
-        table=own["table"],
-        column=own.get("column", ""),
+        table=made_for.table,
+        column=made_for.column,
         warn=warn,
         block=block,
-        structural=own.get("structural", ""),
+        least=int(thresholds["small"]["block_needs"]) if block else 1,
+        dqd=entry.get("dqd", "") if row else "",
+        ohdsi_threshold=threshold,
+        place=entry.get("place", "site"),
+        concept_ids=row.concept_id if row else "",
+        argument=row.argument if row else "",
+        structural=structural,
+        join=entry.get("join", ""),
+        of_join=entry.get("of_join", ""),
         **text,
     )
 
 
+@dataclass(frozen=True)
+class _For:
+    """What one check is made for: its code, table and column, what fills its text, and the row of dqd.csv if it has one."""
+
+    code: str
+    table: str
+    column: str = ""
+    own: dict[str, str] = field(default_factory=dict)
+    row: ohdsi.Row | None = None
+
+
+def _wanted(entry: dict[str, Any], rows: tuple[ohdsi.Row, ...]) -> Iterator[_For]:
+    """The tables and columns for which a generated check is made: the rows of dqd.csv, then those of the CDM facts."""
+    left_out = set(entry.get("except", []))
+    only = entry.get("columns")
+    seen = set()
+    for row in rows if entry.get("dqd") else ():
+        place = f"{row.cdm_table}.{row.cdm_field}"
+        if row.check != entry["dqd"] or row.cdm_table not in tables():
+            continue
+        seen.add(place)
+        if (
+            place in left_out
+            or (only and place not in only)
+            or not re.fullmatch(entry.get("argument", ".*"), row.argument)
+        ):
+            continue
+        code = f"{entry['code']}-{place}" if row.cdm_field else f"{entry['code']}-{row.cdm_table}"
+        if row.concept_id:
+            code += f".{row.concept_id.partition(',')[0]}"
+        yield _For(code, row.cdm_table, row.cdm_field, _fills(row), row)
+    if entry.get("dqd") and not entry.get("rule"):
+        return
+    for table, column, own in _columns(entry):
+        if f"{table.name}.{column}" not in left_out | seen:
+            yield _For(f"{entry['code']}-{table.name}.{column}", table.name, column, own)
+
+
+def _fills(row: ohdsi.Row) -> dict[str, str]:
+    """The placeholders that a row of dqd.csv fills."""
+    table, _, column = row.argument.partition(".")
+    return {
+        "argument": row.argument,
+        "concept_ids": row.concept_id,
+        "concept_class": row.argument,
+        "reference": table,
+        "reference_key": column,
+        "other": column,
+        **_domains(row.argument),
+    }
+
+
 def _columns(entry: dict[str, Any]) -> Iterator[tuple[Table, str, dict[str, str]]]:
-    """The table, column and fillings for which a generated check is made."""
+    """The table, column and fillings that an entry's rule picks from the CDM facts, or that it lists."""
     facts = tables()
     if "columns" in entry:
         for name in entry["columns"]:
             table, column = name.split(".")
             yield facts[table], facts[table][column].name, {"keys": entry.get("keys", {}).get(table, "")}
         return
-    left_out = set(entry.get("except", []))
     for name in slice_tables():
         for column, own in RULES[entry["rule"]](facts[name]):
-            if f"{name}.{column}" not in left_out:
-                yield facts[name], column, own
+            yield facts[name], column, own
 
 
 @cache
 def _documents(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """checks.toml with what dqd.toml adds to it, and thresholds.toml."""
     read = []
-    for name in (CHECKS, THRESHOLDS):
+    for name in (CHECKS, OHDSI, THRESHOLDS):
         try:
             read.append(tomllib.loads((folder / name).read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise PalmaresError("E-GATE-03", name, detail="the file is missing") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError):
             raise PalmaresError("E-GATE-03", name, detail="it is no TOML in UTF-8") from None
-    return read[0], read[1]
+    own, theirs, thresholds = read
+    return own | theirs | {"generated": theirs["generated"] + own.get("generated", [])}, thresholds
 
 
 @cache
-def definitions(extracted_to: str | None = None, folder: Path | None = None) -> Definitions:
+def definitions(
+    extracted_to: str | None = None, folder: Path | None = None, *, today: date | None = None
+) -> Definitions:
     """Every check for a slice that was extracted up to `extracted_to` (YYYY-MM-DD; None: nothing counts as the future).
 
-    Raises E-GATE-03 when the two files do not fit each other or the CDM.
+    `today` (default: the clock's) is what OHDSI's upper bounds of dates count from. Raises E-GATE-03 when the files do not fit
+    each other or the CDM.
     """
-    document, thresholds = _documents(folder or mappings_folder() / "quality")
+    folder = folder or mappings_folder() / "quality"
+    document, thresholds = _documents(folder)
+    rows = ohdsi.rows(folder)
     made: dict[str, Check] = {}
     entry: dict[str, Any] = {}
     try:
-        words = _words(document) | {"extracted_to": f"DATE '{extracted_to}'" if extracted_to else "CAST(NULL AS DATE)"}
+        words = _words(document) | {
+            "extracted_to": f"DATE '{extracted_to}'" if extracted_to else "CAST(NULL AS DATE)",
+            "today": f"DATE '{today or date.today()}'",
+            "required_tables": " ".join(document["required_tables"]),
+        }
         for entry in document.get("structural", []):
             for name in [*slice_tables(), "ledger", "person_link"]:
-                own = {"table": name, "code": f"{entry['code']}-{name}", "structural": entry["rule"]}
-                _add(made, _made(entry, words, thresholds, **own))
+                _add(
+                    made,
+                    _made(
+                        entry | {"structural": entry["rule"]}, words, thresholds, _For(f"{entry['code']}-{name}", name)
+                    ),
+                )
         for entry in document.get("generated", []):
-            for table, column, own in _columns(entry):
-                own = own | {"table": table.name, "column": column, "key": key_of(table.name)}
-                own["code"] = f"{entry['code']}-{table.name}.{column}"
-                _add(made, _made(entry, words, thresholds, **own))
+            for wanted in _wanted(entry, rows):
+                _add(made, _made(entry, words, thresholds, wanted))
         for entry in document.get("check", []):
-            own = {"code": entry["code"], "table": entry["table"], "key": key_of(entry["table"])}
-            _add(made, _made(entry, words, thresholds, **own))
+            _add(made, _made(entry, words, thresholds, _For(entry["code"], entry["table"])))
         relations = {name: sql.strip().format_map(words) for name, sql in document.get("relations", {}).items()}
         return Definitions(
             required_tables=tuple(document["required_tables"]),
             events=dict(document["events"]),
             relations=relations,
+            joins=dict(document["joins"]),
             checks=tuple(made.values()),
             rejects=int(thresholds["rejects"]["most"]),
+            never_overridden=tuple(thresholds["overrides"]["never"]),
+            override_days=int(thresholds["overrides"]["most_days"]),
+            ohdsi_release=str(document["release"]),
+            validation=tuple(document["validation"]),
             words=words,
         )
     except (KeyError, StopIteration, ValueError) as error:
@@ -321,37 +464,37 @@ def _add(made: dict[str, Check], check: Check) -> None:
 
 def explain(code: str) -> dict[str, str] | None:
     """What a check or a family of generated checks (`G-REQUIRED`) looks for, why, and what to do; None when there is none."""
-    document, thresholds = _documents(mappings_folder() / "quality")
-    for check in definitions().checks:
+    checks = definitions().checks
+    for check in checks:
         if check.code == code:
-            bears = {"warn": check.warn, "block": check.block}
-            return {
-                "code": code,
-                "title": check.title,
-                "category": check.category,
-                "table": check.table,
-                "explanation": check.explanation,
-                "remedy": check.remedy,
-                "bears": _sentence(bears),
-            }
-    for entry in [*document.get("structural", []), *document.get("generated", [])]:
-        if entry["code"] == code:
-            return {
-                "code": code,
-                "title": entry["title"],
-                "category": entry["category"],
-                "table": "each table that the CDM facts name",
-                "explanation": entry["explanation"],
-                "remedy": entry["remedy"],
-                "bears": _sentence(thresholds["levels"][entry["level"]]),
-            }
-    return None
+            return _explained(check, code, check.title, check.table)
+    family = [check for check in checks if check.family == code]
+    if not family:
+        return None
+    document, _ = _documents(mappings_folder() / "quality")
+    entries = [*document.get("structural", []), *document.get("generated", [])]
+    entry = next(entry for entry in entries if entry["code"] == code)
+    plain = re.sub(r"[{}]", "", entry["title"])
+    return _explained(family[0], code, plain, f"{len(family)} checks, each for a table or a column of it")
 
 
-def _sentence(bears: dict[str, Any]) -> str:
-    said = [
-        f"{word} above {bears[key]:g} %"
-        for key, word in (("warn", "WARN"), ("block", "BLOCK"))
-        if bears.get(key) is not None
-    ]
+def _explained(check: Check, code: str, title: str, table: str) -> dict[str, str]:
+    said = {
+        "code": code,
+        "title": title,
+        "category": f"{check.category}{f', {check.subcategory}' if check.subcategory else ''}",
+        "table": table,
+        "explanation": check.explanation,
+        "remedy": check.remedy,
+        "bears": _sentence(check),
+        "place": f"runs at the {check.place}",
+    }
+    return said | ({"dqd": check.dqd} if check.dqd else {})
+
+
+def _sentence(check: Check) -> str:
+    said = [f"WARN above {check.warn:g} %"] if check.warn is not None else []
+    if check.block is not None:
+        few = f" (from {check.least} {check.unit} on)" if check.least > 1 else ""
+        said.append(f"BLOCK above {check.block:g} %{few}")
     return ", ".join(said) or "reported only"

@@ -41,29 +41,29 @@ class TableViolations(TableMetricProvider):
         return {code: (numerator, denominator) for code, numerator, denominator in rows.fetchall()}
 
 
-class ExpectViolationsWithinThreshold(BatchExpectation):
-    """Expect the share of rows (or persons) that break a rule to be at most what the check bears.
+class ExpectViolationsWithinThresholds(BatchExpectation):
+    """Expect, for each check of one kind on this table, the share of rows (or persons) that break it to be at most what it bears.
 
-    `warn` and `block` are percentages; the expectation fails above the lower of them. Its result holds the two counts and
-    the verdict, and no row and no value.
+    A kind is one of OHDSI's check types (`G-REQUIRED`) or one check of the study; `checks` holds its checks, each with code,
+    title, unit, `warn` and `block` in percent, and the fewest violations (`least`) that may block. The expectation fails when one of
+    them is above the lower of its two. Its result holds per check the two counts and the verdict, and no row and no value.
     """
 
-    code: str
+    kind: str
     title: str
-    unit: str
-    warn: float | None = None
-    block: float | None = None
+    checks: list[dict[str, Any]]
 
     metric_dependencies: ClassVar[tuple[str, ...]] = (METRIC,)
-    success_keys: ClassVar[tuple[str, ...]] = ("code", "title", "unit", "warn", "block")
-    args_keys: ClassVar[tuple[str, ...]] = ("code", "title", "unit", "warn", "block")
+    success_keys: ClassVar[tuple[str, ...]] = ("kind", "title", "checks")
+    args_keys: ClassVar[tuple[str, ...]] = ("kind", "title", "checks")
 
-    @pydantic.root_validator(skip_on_failure=True)
-    def _bounds_in_order(cls, values: dict[str, Any]) -> dict[str, Any]:
-        warn, block = values.get("warn"), values.get("block")
-        if warn is not None and block is not None and warn > block:
-            raise ValueError(f"{values['code']}: warn is above block")
-        return values
+    @pydantic.validator("checks")
+    def _bounds_in_order(cls, checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for check in checks:
+            warn, block = check.get("warn"), check.get("block")
+            if warn is not None and block is not None and warn > block:
+                raise ValueError(f"{check['code']}: warn is above block")
+        return checks
 
     def _validate(
         self,
@@ -71,21 +71,21 @@ class ExpectViolationsWithinThreshold(BatchExpectation):
         runtime_configuration: dict[str, Any] | None = None,
         execution_engine: Any = None,
     ) -> dict[str, Any]:
-        numerator, denominator = metrics[METRIC][self.code]
-        verdict = verdict_of(numerator, denominator, self.warn, self.block)
+        counted = metrics[METRIC]
+        details = {}
+        for check in self.checks:
+            numerator, denominator = counted[check["code"]]
+            verdict = verdict_of(numerator, denominator, check["warn"], check["block"], check["least"])
+            details[check["code"]] = {"numerator": numerator, "denominator": denominator, "verdict": verdict}
+        broken = sum(one["verdict"] != "PASS" for one in details.values())
         return {
-            "success": verdict == "PASS",
-            "result": {
-                "observed_value": f"{numerator} of {denominator}",
-                "details": {"numerator": numerator, "denominator": denominator, "verdict": verdict},
-            },
+            "success": not broken,
+            "result": {"observed_value": f"{broken} of {len(details)} checks broken", "details": details},
         }
 
     @classmethod
     def _prescriptive_template(cls, renderer_configuration: RendererConfiguration) -> RendererConfiguration:
-        for name in ("code", "title", "unit"):
+        for name in ("kind", "title"):
             renderer_configuration.add_param(name=name, param_type=RendererValueType.STRING)
-        for name in ("warn", "block"):
-            renderer_configuration.add_param(name=name, param_type=RendererValueType.NUMBER)
-        renderer_configuration.template_str = "$code $title"
+        renderer_configuration.template_str = "$kind $title"
         return renderer_configuration

@@ -10,8 +10,9 @@ from typing import Any
 import duckdb
 
 from omop_etl.gates.counting import Count
+from omop_etl.gates.definitions import Check
 from omop_etl.gates.duckdb_source import gx
-from omop_etl.gates.expectations import COUNTS_TABLE, ExpectViolationsWithinThreshold
+from omop_etl.gates.expectations import COUNTS_TABLE, ExpectViolationsWithinThresholds
 
 # isort: split
 from great_expectations.core.run_identifier import RunIdentifier
@@ -27,6 +28,7 @@ _SEVERITY = {
     "WARN": FailureSeverity.WARNING,
     "REPORT": FailureSeverity.INFO,
 }
+_WORST = ("REPORT", "WARN", "BLOCK")
 _PAGES = "omop_etl.gates.data_docs"
 SITE_NAME = "gate"
 
@@ -40,7 +42,7 @@ def write_counts(connection: duckdb.DuckDBPyConnection, counts: Sequence[Count])
 
 
 def validate(database: Path, counts: Sequence[Count], docs: Path, *, site: str) -> dict[str, str]:
-    """Run every check as an expectation on its table in the DuckDB file `database`; code → PASS, WARN or BLOCK.
+    """Run every check in an expectation on its table in the DuckDB file `database`; code → PASS, WARN or BLOCK.
 
     Builds the Data Docs into `docs`. They hold counts and the words of checks.toml, nothing of the slice.
     """
@@ -51,7 +53,11 @@ def validate(database: Path, counts: Sequence[Count], docs: Path, *, site: str) 
     try:
         for table in dict.fromkeys(count.check.table for count in counts):
             suite = gx.ExpectationSuite(name=table)
-            suite.expectations = [_expectation(count) for count in counts if count.check.table == table]
+            own = [count.check for count in counts if count.check.table == table]
+            kinds: dict[str, list[Check]] = {}
+            for check in own:
+                kinds.setdefault(check.family, []).append(check)
+            suite.expectations = [_expectation(kind, checks) for kind, checks in kinds.items()]
             asset = source.add_table_asset(name=table, table_name=table)
             whole = asset.add_batch_definition_whole_table("whole")
             definition = gx.ValidationDefinition(name=table, data=whole, suite=context.suites.add(suite))
@@ -63,26 +69,40 @@ def validate(database: Path, counts: Sequence[Count], docs: Path, *, site: str) 
     return verdicts
 
 
-def _expectation(count: Count) -> ExpectViolationsWithinThreshold:
-    check = count.check
-    return ExpectViolationsWithinThreshold(
-        code=check.code,
-        title=check.title,
-        unit=check.unit,
-        warn=check.warn,
-        block=check.block,
-        severity=_SEVERITY[check.severity],
-        meta={"category": check.category, "explanation": check.explanation, "remedy": check.remedy},
+def _expectation(kind: str, checks: list[Check]) -> ExpectViolationsWithinThresholds:
+    """One expectation for the checks of one kind on one table: a suite of a dozen is read and run, one of a thousand is not."""
+    first = checks[0]
+    return ExpectViolationsWithinThresholds(
+        kind=kind,
+        title=first.title if len(checks) == 1 else f"{first.category}: {len(checks)} checks of {first.table}",
+        checks=[
+            {
+                "code": check.code,
+                "title": check.title,
+                "unit": check.unit,
+                "warn": check.warn,
+                "block": check.block,
+                "least": check.least,
+            }
+            for check in checks
+        ],
+        severity=_SEVERITY[max((check.severity for check in checks), key=_WORST.index)],
+        meta={
+            "category": first.category,
+            "dqd": first.dqd,
+            "explanation": first.explanation,
+            "remedy": first.remedy,
+        },
     )
 
 
 def _verdicts(validated: Any) -> dict[str, str]:
     """Code → verdict, of one suite's results."""
-    verdicts = {}
+    verdicts: dict[str, str] = {}
     for result in validated.results:
         if result.exception_info and result.exception_info.get("raised_exception"):
             raise RuntimeError(f"Great Expectations could not validate {validated.suite_name}")
-        verdicts[result.expectation_config.kwargs["code"]] = result.result["details"]["verdict"]
+        verdicts |= {code: one["verdict"] for code, one in result.result["details"].items()}
     return verdicts
 
 

@@ -19,6 +19,7 @@ import duckdb
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.knowledge import mappings_folder
 from omop_etl.gates import VERDICTS, read_verdict, verdict_of
+from omop_etl.gates.definitions import covers, definitions
 from omop_etl.gates.slices import (
     LEDGER,
     LEDGER_COLUMNS,
@@ -213,10 +214,7 @@ def _verdict(folder: Path, document: dict[str, Any], opened: Slice) -> dict[str,
     if verdict.get("site") != document["site"] or verdict.get("slice_sha256") != gated_hash(document, opened):
         raise wrong("verdict.json is of another slice")
     try:
-        follows = [
-            verdict_of(int(check["numerator"]), int(check["denominator"]), check["warn"], check["block"])
-            for check in verdict["checks"]
-        ]
+        follows = [_follows(check, verdict, str(document.get("made_at"))[:10]) for check in verdict["checks"]]
         stated = [check["verdict"] for check in verdict["checks"]]
     except (KeyError, TypeError, ValueError):
         raise wrong("verdict.json lacks counts or thresholds") from None
@@ -226,3 +224,19 @@ def _verdict(folder: Path, document: dict[str, Any], opened: Slice) -> dict[str,
     if worst == "BLOCK":
         raise wrong("the verdict is BLOCK")
     return verdict
+
+
+def _follows(check: dict[str, Any], verdict: dict[str, Any], made_on: str) -> str:
+    """What a check's counts say; a BLOCK that an override lets through is a WARN, as long as it held when this was packed."""
+    counts = int(check["numerator"]), int(check["denominator"])
+    said = verdict_of(*counts, check["warn"], check["block"], int(check.get("least", 1)))
+    if said != "BLOCK" or not check.get("override"):
+        return said
+    defined = definitions()
+    holds = [
+        one
+        for one in verdict.get("overrides", [])
+        if one["check"] == check["override"] and covers(one["check"], check["code"]) and one["until"] >= made_on
+    ]
+    barred = any(covers(never, check["code"]) for never in defined.never_overridden)
+    return "WARN" if holds and not barred else said

@@ -6,7 +6,7 @@ import duckdb
 import pytest
 
 from omop_etl.gates.duckdb_source import DuckDBDatasource, gx
-from omop_etl.gates.expectations import ExpectViolationsWithinThreshold
+from omop_etl.gates.expectations import ExpectViolationsWithinThresholds
 
 
 @pytest.fixture
@@ -52,14 +52,14 @@ def test_our_own_expectation(file: Path, warn: float | None, block: float | None
     batch = (
         source.add_table_asset(name="person", table_name="person").add_batch_definition_whole_table("whole").get_batch()
     )
-    result = batch.validate(
-        ExpectViolationsWithinThreshold(code="G-X", title="t", unit="records", warn=warn, block=block)
-    )
+    check = {"code": "G-X", "title": "t", "unit": "records", "warn": warn, "block": block, "least": 1}
+    result = batch.validate(ExpectViolationsWithinThresholds(kind="G-X", title="t", checks=[check]))
     assert result.success is (verdict == "PASS")
-    assert result.result["details"] == {"numerator": 3, "denominator": 100, "verdict": verdict}
+    assert result.result["details"] == {"G-X": {"numerator": 3, "denominator": 100, "verdict": verdict}}
     source.close()
 
 
 def test_bounds_in_the_wrong_order() -> None:
+    check = {"code": "G-X", "title": "t", "unit": "records", "warn": 5, "block": 1, "least": 1}
     with pytest.raises(ValueError, match="warn is above block"):
-        ExpectViolationsWithinThreshold(code="G-X", title="t", unit="records", warn=5, block=1)
+        ExpectViolationsWithinThresholds(kind="G-X", title="t", checks=[check])

@@ -115,7 +115,7 @@ def test_the_summary(three: list[Path], vocabulary: Path, tmp_path: Path) -> Non
     build(three, tmp_path / "warehouse.duckdb", vocabulary=vocabulary)
     lines = summary(tmp_path / "warehouse.duckdb")
     assert [(line.site, line.persons) for line in lines] == [("altra", 1), ("prova", 2), ("terza", 3)]
-    assert lines[1].tables["measurement"] == 2 * 26
+    assert lines[1].tables["measurement"] == 2 * 28
     assert lines[1].rows == sum(lines[1].tables.values())
     assert (lines[0].unmapped_records, lines[0].quarantined) == (4, 0)
 
@@ -250,7 +250,7 @@ def test_who_reads_the_old_file_goes_on_reading_it(three: list[Path], vocabulary
     assert reader.stdout.readline() == "1\n"
     build(three, out, vocabulary=vocabulary)
     answer, _ = reader.communicate("\n", timeout=60)
-    assert answer == "1 26\n"
+    assert answer == "1 28\n"
     assert [line.persons for line in summary(out)] == [1, 2, 3]
 
 
