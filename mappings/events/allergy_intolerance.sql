@@ -38,6 +38,7 @@ SELECT
     -- the substance is the question and the answer
     coalesce(c.value_concept_id, c.concept_id, 0) AS value_as_concept_id,
     c.source_value AS value_source_value,
+    c.code_no AS value_no,
     r.qualifier_source_value
 FROM included r
 LEFT JOIN chosen_code c ON c.list_key = r.code_key

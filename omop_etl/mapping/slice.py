@@ -163,6 +163,10 @@ def _write_unmapped(connection: duckdb.DuckDBPyConnection, folder: Path, site: s
         + " GROUP BY ALL"
         for kind, column in kinds.items()
     ]
+    parts.append(
+        "SELECT 'note' AS cdm_table, 'kind' AS kind, kind_no AS code_no, count(*) AS records FROM row_note "
+        "WHERE note_class_concept_id = 0 GROUP BY ALL"
+    )
     codes = (
         "SELECT code_no, system, code, display, source_vocabulary_id, reason FROM choice "
         "UNION ALL SELECT code_no, system, code, NULL, source_vocabulary_id, reason FROM unit"
@@ -202,7 +206,14 @@ def _write_unmapped(connection: duckdb.DuckDBPyConnection, folder: Path, site: s
             "country_source_value",
             "country_concept(country_source_value) IS NULL",
         ),
-        ("note.note_class_concept_id", "row_note", "source_value", "note_class_concept_id = 0"),
+        *(
+            (f"{table}.{end}_concept_id", "row_visit", f"{end}_source_value", f"visit_occurrence_id {which} NULL")
+            for table, which in (("visit_occurrence", "IS"), ("visit_detail", "IS NOT"))
+            for end in ("admitted_from", "discharged_to")
+        ),
+        # who pays, and by which plan, may be words: counted, not shown
+        ("payer_plan_period.payer_concept_id", "row_payer_plan_period", "left(payer_source_value, 0)", "true"),
+        ("payer_plan_period.plan_concept_id", "row_payer_plan_period", "left(plan_source_value, 0)", "true"),
     ]
     fixed = [
         f"SELECT NULL AS vocabulary_id, '' AS source_system, {column} AS source_code, NULL AS source_name, '{field}' AS cdm_field, "

@@ -74,6 +74,34 @@ def test_mcode_balances(tmp_path: Path, vocabulary: Path) -> None:
     assert result.rows["person"] == 2 and result.rows["drug_exposure"] == 27
 
 
+@needs_shared("fhir_mcode")
+def test_mcode_modifiers_are_tied_to_the_tumour(tmp_path: Path) -> None:
+    """With the starter vocabulary, as a study site without Athena has it: receptors, TNM and stages of a real mCODE patient."""
+    (tmp_path / "fhir").mkdir()
+    every = [one for one in documents(MCODE) if "text" not in one]
+    lines = [json.dumps(one) for one in documents(MCODE)]
+    (tmp_path / "fhir" / "patients.ndjson").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = Slice(
+        tmp_path / "slice", map_folder(load_site("mcode"), tmp_path / "fhir", tmp_path / "slice", vocabulary=None)
+    )
+    told = [one for one in every if one["resourceType"] == "Observation" and "focus" in one]
+    tumours = {one["focus"][0]["reference"].split("/")[-1].removeprefix("urn:uuid:") for one in told}
+    [tumour] = [found.one("Condition", identity, "condition_occurrence") for identity in tumours]
+    assert tumour["condition_concept_id"] == 4112853
+    values = {}
+    for one in told:
+        [(table, rows)] = found.of("Observation", one["id"]).items()
+        for row in rows:
+            short = "meas" if table == "measurement" else "obs"
+            assert row[f"{table}_event_id"] == tumour["condition_occurrence_id"]
+            assert row[f"{short}_event_field_concept_id"] == 1147127
+            values.setdefault(row[f"{table}_concept_id"], set()).add(row["value_as_concept_id"])
+    # of two codings the one of breast cancer specimens speaks: ER positive, PgR and HER2 negative
+    assert (values[36203168], values[36203170], values[36203114], values[36203113]) == ({9191}, {9189}, {9189}, {9189})
+    assert values[3008841] == {1635564} and values[3006575] == {1635624}  # T1 M0
+    assert 1634191 in values[3022698]  # stage 3; 3A has no concept that a public source gives
+
+
 def naming(resource: dict[str, Any]) -> Iterator[str]:
     """What names, locates or reaches a person."""
     for name in resource.get("name", []) if isinstance(resource.get("name"), list) else []:
