@@ -269,29 +269,38 @@ def _urns(entries: list[Any]) -> dict[str, tuple[str, str]]:
 
 
 def _patients(block: Block) -> Iterator[Mapping[str, Any]]:
-    """The Patient resources of a block, as far as they are JSON."""
+    """The Patient resources of a block."""
+    if b'"Patient"' in block.data:
+        for resource in resources_of(block, b'"Patient"'):
+            if resource.get("resourceType") == "Patient":
+                yield resource
+
+
+def resources_of(block: Block, having: bytes = b"") -> Iterator[Mapping[str, Any]]:
+    """The resources of a block as the hospital has them, as far as they are JSON; of lines those in which `having` stands."""
     stack: list[Any] = []
     if block.lines:
         for line in block.data.split(b"\n"):
-            if b'"Patient"' in line:
+            if having in line:
                 try:
                     stack.append(orjson.loads(line.strip().removeprefix(_BOM)))
                 except orjson.JSONDecodeError:
                     continue
-    elif b'"Patient"' in block.data:
+    else:
         try:
             stack.append(parse_document(block.data).value)
         except ValueError:
-            stack += list(_patients(block._replace(lines=True)))
+            yield from resources_of(block._replace(lines=True), having)
     while stack:
         value = stack.pop()
         if isinstance(value, list):
             stack += value
         elif isinstance(value, dict):
-            if value.get("resourceType") == "Patient":
+            entries = value.get("entry")
+            if value.get("resourceType") == "Bundle" and isinstance(entries, list):
+                stack += [entry.get("resource") for entry in entries if isinstance(entry, dict)]
+            else:
                 yield value
-            elif value.get("resourceType") == "Bundle" and isinstance(value.get("entry"), list):
-                stack += [entry.get("resource") for entry in value["entry"] if isinstance(entry, dict)]
 
 
 def _dumps(value: Any) -> bytes:

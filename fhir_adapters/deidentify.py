@@ -13,6 +13,7 @@ Settings (of a `[[source]]` that yields a hospital's FHIR; see SETTINGS):
     pseudonyms           "toolkit": ids become HMAC pseudonyms here. "hospital": the hospital's gateway has replaced them already; they stay
     patient_identifier   the identifier system of the record number: the patient's pseudonym is then that of the record number, as in
                          DICOM, HL7 v2 and tables, not that of the server's id. Takes `learn` for every Patient first
+    record_number_digits 123 and 00123 are one patient where the site says how many digits a number has
     code_systems         addresses of the site's own code systems whose codes may pass
 """
 
@@ -24,11 +25,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fhir_adapters.allow_list import AllowListError
 from fhir_adapters.base import Setting
+from fhir_adapters.births import birth_date
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.fhir_elements import ANY, WITHHELD, codes, document, forms, gtin, reason_of, rules, vocabularies
 from fhir_adapters.landing.rules import id_text
 from fhir_adapters.landing.rules import resource_types as r4_types
 from fhir_adapters.pseudonyms import LinkageKey, codice_fiscale_error
+from fhir_adapters.record_numbers import record_number
 from fhir_adapters.shown_names import shown_name
 from fhir_adapters.views.elements import BOOLEANS, NUMBERS, TIMES, Element, element, elements
 
@@ -43,6 +46,7 @@ SETTINGS: Mapping[str, Setting] = {
     "patient_identifier": Setting(
         str, "identifier system of the record number; patients are then the same as in DICOM and HL7 v2", ""
     ),
+    "record_number_digits": Setting(int, "digits of a record number; 0: every number as it is written", 0),
     "code_systems": Setting(list, "the site's own code systems, whose codes may pass"),
 }
 
@@ -93,6 +97,7 @@ class Deidentifier:
         self._linkage = linkage
         self._hashed = mode == "toolkit"
         self._record_number = settings.get("patient_identifier") or ""
+        self._digits = settings.get("record_number_digits") or 0
         self._declared = frozenset(settings.get("code_systems") or ())
         self._plans: dict[str, Work | None] = {}
         self._ids: dict[tuple[str, str], str] = {}
@@ -168,7 +173,7 @@ class Deidentifier:
             if isinstance(one, dict) and one.get("system") == self._record_number:
                 value = one.get("value")
                 if isinstance(value, str) and value.strip(" \t\r\n\0"):
-                    return value
+                    return record_number(value, self._digits)
         return None
 
     # ------------------------------------------------------------------------------------------ pseudonyms
@@ -684,21 +689,17 @@ class Deidentifier:
     def _month(self, kind: str, path: str) -> Work:
         counts = self.counts
         day, old, wrong = (kind, path, "day-cut"), (kind, path, "over-89"), (kind, path, "wrong-kind")
-        year_only, oldest = self._birth["year_only_before"], self._birth["oldest"]
-        impossible = self._birth["impossible_before"]
 
         def month(value: Any) -> Any:
             if type(value) is not str or not _MOMENT.fullmatch(value) or not _YEAR.match(value):
                 counts[wrong] += 1
                 return _wrong(value)
-            if value[:4] < year_only:
-                counts[old] += 1
-                return value[:4] if value[:4] < impossible else max(value[:4], oldest)
-            if _MONTH.match(value):
-                if len(value) > 7:
-                    counts[day] += 1
-                return value[:7]
-            return value if len(value) == 4 else _wrong(value)
+            if len(value) > 4 and not _MONTH.match(value):
+                return _wrong(value)
+            cut = birth_date(value)
+            if cut != value:
+                counts[day if value.startswith(cut) and len(cut) == 7 else old] += 1
+            return cut
 
         return month
 

@@ -20,6 +20,7 @@ from fhir_adapters.base import Extraction, Progress, Setting, adapter
 from fhir_adapters.deidentify import SETTINGS, Deidentifier
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.folders import whole_folder
+from fhir_adapters.known_identifiers import of_resource
 from fhir_adapters.landing.sources import (
     COMPRESSED_ENDINGS,
     FHIR_ENDINGS,
@@ -84,6 +85,14 @@ class FhirFiles:
             if not run.files:
                 raise PalmaresError("E-SRC-04", self.kind, detail=f"no file ends in {', '.join(FHIR_ENDINGS)}")
             return run.extraction()
+
+    def identifiers(self) -> Iterator[tuple[str, str]]:
+        """What the files say of their patients, as (kind, value): for the hospital's own list, which never leaves."""
+        run = _Run(self, self._path, None)
+        with _damaged(self._path):
+            for block in run.blocks():
+                for resource in deidentified.resources_of(block):
+                    yield from of_resource(resource)
 
     def _size(self) -> int:
         if self._path.is_dir():
