@@ -85,7 +85,9 @@ def wait(web: Web, status: str, *, longest: float, told: Callable[[int], None]) 
         except Unanswered as error:
             if error.status != 500:
                 raise
-            raise Lost("its status says that it failed") from None  # 500 and an OperationOutcome: the job, not the server
+            raise Lost(
+                "its status says that it failed"
+            ) from None  # 500 and an OperationOutcome: the job, not the server
         if answer.status_code == 200:
             return _manifest(web, status, answer.content)
         told(0)

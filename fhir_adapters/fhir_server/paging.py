@@ -2,20 +2,21 @@
 
 A server's pages cannot be trusted to be all there is: an entry that is changed while the pages are fetched moves to another page,
 and its neighbours slip over the edge; some servers end early, go in a circle, or answer 200 with nothing to what they do not
-know. So the server is asked to count before and after, and the different ids that came must be as many. Where they are not, the
-type is fetched once more in windows of `_lastUpdated` that fit on one page each, where nothing can slip.
+know. So the server is asked to count before and after, and the different ids that came must be as many. Where they are not, what
+is missing is found in windows of `_lastUpdated` (mending.py).
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 from fhir_adapters.deidentify import Deidentifier
 from fhir_adapters.errors import PalmaresError
+from fhir_adapters.fhir_server.mending import EARLIEST, Mender
 from fhir_adapters.fhir_web.gathered import Gone, Page, distinct
 from fhir_adapters.fhir_web.issues import SEVERE, issues, words
 from fhir_adapters.fhir_web.searchset import count, entries_of, next_link
@@ -24,8 +25,6 @@ from fhir_adapters.fhir_web.web import Answer, Refused, Web
 
 _OVER = (400, 404, 410, 422)  # how servers say that a paging session has expired
 _RESTARTS = 3
-_EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
-_NARROWEST = timedelta(seconds=1)  # the precision of the coarsest servers
 
 
 @dataclass(frozen=True)
@@ -128,17 +127,18 @@ class Pager:
             after = self._count() if check else None
             came.counted = None if before is None or after is None else min(before, after)
             came.different = distinct([self._strand], came.resource_type)
+            for every in (False, True):
+                if came.counted is not None and came.different < came.counted:
+                    self._mend(every)
+                    came.mended = True
+                    came.different = distinct([self._strand], came.resource_type)
+                    again = self._count()
+                    came.counted = min(came.counted, again if again is not None else came.counted)
             if came.counted is not None and came.different < came.counted:
-                self._mend()
-                came.mended = True
-                came.different = distinct([self._strand], came.resource_type)
-                again = self._count()
-                came.counted = min(came.counted, again if again is not None else came.counted)
-                if came.different < came.counted:
-                    missing = came.counted - came.different
-                    self._strand.clear()  # the next run has to ask the server again, not this spool
-                    raise PalmaresError("E-FHIR-05", came.resource_type, count=missing, detail=f"of {came.counted}")
-            elif circle and came.counted is None:
+                missing = came.counted - came.different
+                self._strand.clear()  # the next run has to ask the server again, not this spool
+                raise PalmaresError("E-FHIR-05", came.resource_type, count=missing, detail=f"of {came.counted}")
+            if circle and came.counted is None:
                 raise PalmaresError("E-FHIR-04", came.resource_type, detail="its pages go in a circle")
             self._strand.append(
                 b"", b"", done=True, counted=came.counted, mended=came.mended, increments=came.increments
@@ -169,7 +169,7 @@ class Pager:
         if self._query.since is None:
             return
         everything = self._query.between(None, None)
-        if self._any(self._query) or not self._any(everything) or self._any(self._query.between(_EARLIEST, None)):
+        if self._any(self._query) or not self._any(everything) or self._any(self._query.between(EARLIEST, None)):
             return
         self._read_everything()
 
@@ -254,25 +254,23 @@ class Pager:
         for (severity, code), number in found.items():
             skipped[f"outcome-{severity}-{code}"] += number
 
-    # ------------------------------------------------------------------------------------------------ mending
+    def _mend(self, every: bool) -> None:
+        """Fetch again, in windows, what the pages have lost; what came before stays, for an id counts once."""
 
-    def _mend(self) -> None:
-        """Fetch the type again in windows that fit on a page each; what came before stays, for an id counts once."""
-        since = self._query.since or _EARLIEST
-        for window in self._windows(since, self._web.now() + timedelta(days=1)):
-            self._pages(window, window.address(self._web.base))
+        def window(low: datetime | None, high: datetime | None) -> Query:
+            return self._query.between(low, high)
 
-    def _windows(self, since: datetime, until: datetime) -> Iterator[Query]:
-        query = self._query.between(since, until)
-        counted = self._count(query)
-        if not counted:
-            return
-        if counted <= self._query.page // 2 or until - since <= _NARROWEST:
-            yield query
-            return
-        middle = since + (until - since) / 2
-        yield from self._windows(since, middle)
-        yield from self._windows(middle, until)
+        def fetch(low: datetime | None, high: datetime | None) -> None:
+            self._pages(window(low, high), window(low, high).address(self._web.base))
+
+        mender = Mender(
+            lambda low, high: self._count(window(low, high)),
+            fetch,
+            page=self._query.page,
+            now=self._web.now(),
+            every=every,
+        )
+        mender.mend(self._strand, self._query.resource_type, self._query.since)
 
 
 def deletes(web: Web, resource_type: str, since: datetime, page: int) -> list[Gone]:

@@ -122,7 +122,10 @@ class Page:
         kind, identifier = kept.get("resourceType"), kept.get("id")
         if isinstance(kind, str) and isinstance(identifier, str) and identifier.isprintable():
             self.counts[kind] += 1
-            self.ids.append(f"{'m' if match else 'i'}\t{kind}\t{identifier}\n")
+            meta = kept.get("meta")
+            updated = meta.get("lastUpdated") if isinstance(meta, dict) else None
+            updated = updated if isinstance(updated, str) and updated.isprintable() else ""
+            self.ids.append(f"{'m' if match else 'i'}\t{kind}\t{identifier}\t{updated}\n")
 
     def write(self, strand: Strand, **entry: Any) -> None:
         lines = b"".join(line + b"\n" for line in self.lines)
@@ -138,16 +141,17 @@ def distinct(strands: Iterable[Strand], resource_type: str) -> int:
 
     with duckdb.connect() as connection:
         row = connection.execute(
-            f"SELECT count(DISTINCT id) FROM {_read(files)} WHERE mark = 'm' AND resource_type = ?", [resource_type]
+            f"SELECT count(DISTINCT id) FROM {ids_table(files)} WHERE mark = 'm' AND resource_type = ?", [resource_type]
         ).fetchone()
     return int(row[0]) if row else 0
 
 
-def _read(files: Sequence[Path]) -> str:
+def ids_table(files: Sequence[Path]) -> str:
+    """The ids of strands for a FROM: mark, resource_type, id, updated."""
     listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files)
     return (
         f"read_csv([{listed}], delim='\t', header=false, quote='', escape='', auto_detect=false,"
-        " columns={'mark': 'VARCHAR', 'resource_type': 'VARCHAR', 'id': 'VARCHAR'})"
+        " columns={'mark': 'VARCHAR', 'resource_type': 'VARCHAR', 'id': 'VARCHAR', 'updated': 'VARCHAR'})"
     )
 
 
@@ -170,7 +174,7 @@ def settle(
 
     with duckdb.connect() as connection:
         files = spool.id_files()
-        found = f"SELECT DISTINCT resource_type, id AS resource_id FROM {_read(files)}" if files else _NONE
+        found = f"SELECT DISTINCT resource_type, id AS resource_id FROM {ids_table(files)}" if files else _NONE
         connection.execute(f"CREATE TABLE found AS {found}")
         before = f"SELECT resource_type, resource_id FROM read_parquet({_quoted(known)})" if known else _NONE
         connection.execute(f"CREATE TABLE before AS {before}")

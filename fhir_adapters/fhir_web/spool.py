@@ -3,7 +3,7 @@
     <extracted>/.<n>-<kind>.spool/          mode 0700; removed when the extraction folder is whole
         spool.json                          which run it is of (a hash), and notes: the server's clock at its beginning, …
         <strand>.ndjson                     resources, de-identified before they get here
-        <strand>.ids                        one line per resource: m (match) or i (included), type, id
+        <strand>.ids                        one line per resource: m (match) or i (included), type, id, updated
         <strand>.journal                    one line per page: how long the two files were after it, and where to go on
 
 A page counts when its line stands in the journal whole; what the files hold beyond that is cut off when the spool is opened.
