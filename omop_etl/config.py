@@ -29,6 +29,7 @@ _SETTINGS = {
     "vocabulary": str,
     "source": list,
     "override": list,
+    "identifiers": str,
 }
 
 
@@ -43,6 +44,7 @@ class Site:
     codes: Path | None = None
     key_file: Path | None = None
     vocabulary: Path | None = None
+    identifiers: Path | None = None  # the hospital's list of known identifiers; it never leaves
     sources: tuple[dict[str, Any], ...] = field(default_factory=tuple)
     overrides: tuple[dict[str, Any], ...] = field(default_factory=tuple)  # see omop_etl/gates/overrides.py
 
@@ -89,6 +91,7 @@ def load_site(site_id: str, folder: Path | None = None) -> Site:
         codes=beside("codes"),
         key_file=beside("key_file"),
         vocabulary=beside("vocabulary"),
+        identifiers=beside("identifiers"),
         sources=tuple(settings.get("source", [])),
         overrides=tuple(settings.get("override", [])),
     )
