@@ -16,6 +16,8 @@ import typer
 
 from fhir_adapters.errors import Exit, PalmaresError
 from omop_etl import __version__
+from omop_etl.commands.cohorts import circe_app
+from omop_etl.commands.locks import lock_app
 from omop_etl.stages import stage
 
 app = typer.Typer(
@@ -30,6 +32,8 @@ site_app = typer.Typer(rich_markup_mode=None, help="The hospitals and their sett
 vocab_app = typer.Typer(rich_markup_mode=None, help="The OMOP vocabularies and the code maps.", no_args_is_help=True)
 app.add_typer(site_app, name="site")
 app.add_typer(vocab_app, name="vocab")
+app.add_typer(circe_app, name="circe")
+app.add_typer(lock_app, name="lock")
 
 SiteOption = Annotated[str, typer.Option("--site", help="The site's id: the name of its TOML.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Where to write; replaced whole, or not at all.")]

@@ -1,0 +1,1 @@
+"""Verbs of the rooms, each registered in `omop_etl/cli.py`."""
