@@ -32,7 +32,8 @@ class Fault:
     drop: float | None = None  # close the connection after this share of the body; 0.0 before the first byte
     cut: float | None = None  # send this share of the body, as if it were all
     delay: float = 0.0
-    edit: Callable[[Any], Any] | None = None  # the JSON document, or for NDJSON the text
+    edit: Callable[[Any], Any] | None = None  # of the JSON document
+    edit_bytes: Callable[[bytes], bytes] | None = None  # of the body as it comes over the wire
     hit: int = 0
     seen: int = 0
 
@@ -121,6 +122,8 @@ class Faults:
             headers |= fault.headers
             if fault.edit is not None:
                 body = json.dumps(fault.edit(json.loads(body))).encode()
+            if fault.edit_bytes is not None:
+                body = fault.edit_bytes(body)
             if fault.cut is not None:
                 body = body[: int(len(body) * fault.cut)]
             if fault.drop is not None:

@@ -162,7 +162,7 @@ async function kickOff(url, level, response, base) {
 
 function status(job, response, base) {
   if (job.polls-- > 0) return send(response, 202, undefined, { 'X-Progress': 'in work', 'Retry-After': options.pollAfter ?? '0' });
-  const stamp = options.linkLife === undefined ? '' : `?expires=${Date.now() + options.linkLife}`;
+  const stamp = options.linkLife == null ? '' : `?expires=${Date.now() + options.linkLife}`;
   const listed = (kind) => job.files.map((file, number) => ({ ...file, number })).filter((file) => file.kind === kind)
     .map((file) => ({ type: file.type, url: `${base}/file/${job.id}/${file.number}${stamp}`, ...(options.totals === false ? {} : { count: file.count }) }));
   return send(response, 200, {
@@ -212,7 +212,7 @@ const server = http.createServer(async (request, response) => {
     if (parts[0] === 'token') return await token(request, response, base);
     if (parts[0] === '.well-known') return options.auth ? send(response, 200, { token_endpoint: `${base}/token`, capabilities: ['permission-v2'] }) : send(response, 404);
     if (parts[0] === 'metadata') return send(response, 200, capability());
-    if (parts[0] === 'file' && options.linkLife !== undefined) return file(url, jobs.get(parts[1]), Number(parts[2]), request, response);
+    if (parts[0] === 'file' && options.linkLife != null) return file(url, jobs.get(parts[1]), Number(parts[2]), request, response);
     if (!allowed(request)) return send(response, 401, outcome('login'));
     if (parts[0] === 'job') {
       const job = jobs.get(parts[1]);
