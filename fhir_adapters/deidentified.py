@@ -82,7 +82,7 @@ class Passed:
     last: bool = False
     resources: Counter[str] = field(default_factory=Counter)
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    whole_types: int = 0  # resources of which nothing passed, by their type
+    undeclared: Counter[str] = field(default_factory=Counter)  # code systems; never written
 
 
 # ------------------------------------------------------------------------------------------------ one block
@@ -94,12 +94,12 @@ class Filter:
     def __init__(self, deidentifier: Deidentifier) -> None:
         self._deidentifier = deidentifier
         self._resources: Counter[str] = Counter()
-        self._left = 0
 
     def passed(self, block: Block) -> Passed:
         """The block without what identifies."""
-        self._resources, self._left = Counter(), 0
+        self._resources = Counter()
         self._deidentifier.counts.clear()
+        self._deidentifier.undeclared.clear()
         with uncollected():
             if block.too_long:
                 data = self._too_long(block.data)
@@ -107,8 +107,8 @@ class Filter:
                 data = self._lines(block.data, block.first)
             else:
                 data = self._document(block.data)
-        counts = Counter(self._deidentifier.counts)
-        return Passed(block.file, data, block.lines, block.last, self._resources, counts, self._left)
+        counts, undeclared = Counter(self._deidentifier.counts), Counter(self._deidentifier.undeclared)
+        return Passed(block.file, data, block.lines, block.last, self._resources, counts, undeclared)
 
     def learned(self, block: Block) -> list[tuple[str, str]]:
         """(Patient.id, record number) of the patients of a block."""
@@ -198,9 +198,7 @@ class Filter:
 
     def _sound(self, resource: dict[str, Any], urns: Mapping[str, tuple[str, str]]) -> Any:
         got = self._deidentifier.resource(resource, urns=urns)
-        if got is None:
-            self._left += 1
-        elif got.get("resourceType") in resource_types():
+        if got is not None and got.get("resourceType") in resource_types():
             self._resources[got["resourceType"]] += 1
         return got
 

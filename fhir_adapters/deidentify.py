@@ -57,6 +57,7 @@ _REFERENCE = re.compile(
 _CONDITIONAL = re.compile(r"(?:[a-z][a-z0-9+.-]*://\S*/)?([A-Z][A-Za-z]{2,40})\?.+", re.DOTALL)
 _URN = re.compile(r"urn:(uuid|oid):(.+)", re.DOTALL)
 _ID = re.compile(r"[A-Za-z0-9.\-]{1,64}")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9:/._-]{1,120}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[0-9]{1,5}")
 _LETTERS = re.compile(r"[^\W\d_]+")
@@ -92,6 +93,9 @@ class Deidentifier:
             raise PalmaresError("E-SRC-03", "pseudonyms")
         self.zone = zone
         self.counts: Counter[tuple[str, str, str]] = Counter()
+        self.undeclared: Counter[str] = (
+            Counter()
+        )  # code systems that nobody declared: for the hospital's eyes, never written
         self.patients: dict[str, str] = {}  # Patient.id → record number, as learned
         self._key = key
         self._linkage = linkage
@@ -468,6 +472,8 @@ class Deidentifier:
                 out["system"] = known[0]
                 if known[0] != system:
                     counts[system_place] += 1
+                    if type(system) is str:
+                        self.undeclared[system if _ADDRESS.fullmatch(system) else "(an address that is none)"] += 1
             if known[1] is not None:
                 out["code"] = known[1]
                 if known[1] != code:

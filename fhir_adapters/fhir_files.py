@@ -61,6 +61,7 @@ class FhirFiles:
         self._recipe = deidentified.Recipe(
             key, LinkageKey.of_environment(), settings.get("time_zone") or "", {n: settings[n] for n in SETTINGS}, {}
         )
+        self.undeclared: Counter[str] = Counter()  # code systems of the last extraction that nobody declared
         Deidentifier(key, settings=settings)  # says now what does not fit
 
     def extract(self, out: Path, *, progress: Progress | None = None) -> Extraction:
@@ -71,6 +72,7 @@ class FhirFiles:
         """
         if not self._path.exists():
             raise PalmaresError("E-SRC-04", self.kind, detail="the path in its settings does not exist")
+        self.undeclared.clear()
         with whole_folder(out) as partial, _damaged(self._path):
             run = _Run(self, partial, progress)
             recipe = self._recipe
@@ -82,6 +84,7 @@ class FhirFiles:
             (partial / "fhir").mkdir()
             for passed in deidentified.pass_blocks(run.blocks(), recipe, jobs=jobs, subject=str(out)):
                 run.take(passed)
+                self.undeclared += passed.undeclared
             if not run.files:
                 raise PalmaresError("E-SRC-04", self.kind, detail=f"no file ends in {', '.join(FHIR_ENDINGS)}")
             return run.extraction()

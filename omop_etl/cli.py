@@ -16,6 +16,7 @@ import typer
 
 from fhir_adapters.errors import Exit, PalmaresError
 from omop_etl import __version__
+from omop_etl.commands import site as site_commands
 from omop_etl.commands.cohorts import circe_app
 from omop_etl.commands.locks import lock_app
 from omop_etl.stages import stage
@@ -31,6 +32,7 @@ app = typer.Typer(
 site_app = typer.Typer(rich_markup_mode=None, help="The hospitals and their settings.", no_args_is_help=True)
 vocab_app = typer.Typer(rich_markup_mode=None, help="The OMOP vocabularies and the code maps.", no_args_is_help=True)
 app.add_typer(site_app, name="site")
+site_commands.register(site_app)
 app.add_typer(vocab_app, name="vocab")
 app.add_typer(circe_app, name="circe")
 app.add_typer(lock_app, name="lock")

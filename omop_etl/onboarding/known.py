@@ -17,9 +17,13 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fhir_adapters.errors import PalmaresError, machine_errors
+from fhir_adapters.known_identifiers import of_dicom
+
+if TYPE_CHECKING:
+    from omop_etl.config import Site
 
 KINDS = (
     "name",
@@ -94,13 +98,21 @@ def write_known(known: Iterable[Known], path: Path) -> int:
     return len(rows)
 
 
-def collect(sources: Iterable[Any]) -> Iterator[Known]:
-    """What the sources of a site know: each that has `identifiers()` gives (kind, value) of every patient that it holds."""
-    for source in sources:
-        identifiers = getattr(source, "identifiers", None)
-        if identifiers is not None:
-            for kind, value in identifiers():
-                yield Known(kind if kind in KINDS else "other", " ".join(str(value).split()))
+def gather(site: "Site") -> Iterator[Known]:
+    """What the sources of a site hold of its patients. A source that tells nothing of this is passed over.
+
+    Raises what opening and reading the sources raises.
+    """
+    from omop_etl.stages import source_of
+
+    for number, settings in enumerate(site.sources):
+        if settings.get("kind") == "dicom_folder" and isinstance(settings.get("path"), str):
+            pairs = of_dicom(site.folder / settings["path"])
+        else:
+            identifiers = getattr(source_of(site, number), "identifiers", None)
+            pairs = identifiers() if callable(identifiers) else iter(())
+        for kind, value in pairs:
+            yield Known(kind if kind in KINDS else "other", " ".join(str(value).split()))
 
 
 def kinds(known: Iterable[Known]) -> Mapping[str, int]:
