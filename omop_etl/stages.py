@@ -10,6 +10,7 @@ Below them stand the few lines that place each stage in a workspace:
     <home>/sites/<site>/{extracted/<n>-<kind>, landed, accepted, slice, gate, submission}
     <home>/sites/<site>/sources/<n>.json       what source n remembers of its last extraction that landed
     <home>/centre/{intake/<site>, warehouse.duckdb, derived, cohort, release}
+    <home>/locks/<name>         a frozen, hashed state of the intake at a cut-off date (omop_etl/locks)
     <home>/events.ndjson        one line per stage that began, ended or failed
 """
 
@@ -17,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +182,10 @@ class CentrePlace:
     @property
     def release(self) -> Path:
         return self.folder / "release"
+
+    @property
+    def locks(self) -> Path:
+        return self.home / "locks"
 
 
 def _counts(result: object) -> dict[str, Any]:
@@ -373,3 +378,37 @@ def publish(centre: CentrePlace, study: str) -> dict[str, Any]:
         study,
         lambda: run(centre.warehouse, centre.cohort, centre.release, study=study, derived=derived),
     )
+
+
+def lock(centre: CentrePlace, name: str, cut_off: date, study: str) -> dict[str, Any]:
+    """Freeze the intake at a cut-off date as a named lock; nothing of the centre's other folders is read or changed."""
+    from omop_etl.locks import create
+
+    return _noted(centre.home, "lock", name, lambda: create(centre.home, name, cut_off=cut_off, study=study))
+
+
+def verify_lock(centre: CentrePlace, name: str) -> dict[str, Any]:
+    """Hold a lock against what was sealed. Raises E-LOCK-05 when a byte differs."""
+    from omop_etl.locks import verify
+
+    def work() -> object:
+        found = verify(centre.home, name)
+        if not found.sound:
+            raise PalmaresError("E-LOCK-05", name, count=len(found.problems), detail="; ".join(found.problems[:3]))
+        return found
+
+    return _noted(centre.home, "verify", name, work)
+
+
+def rebuild_lock(centre: CentrePlace, name: str) -> dict[str, Any]:
+    """Make a lock again from its manifest. Raises E-LOCK-07 when a file differs."""
+    from omop_etl.locks import rebuild
+
+    def work() -> object:
+        found = rebuild(centre.home, name)
+        if not found.identical:
+            said = "; ".join((*found.different[:3], *(f"since then {one}" for one in found.changed_since[:3])))
+            raise PalmaresError("E-LOCK-07", name, count=len(found.different), detail=said)
+        return found
+
+    return _noted(centre.home, "rebuild", name, work)

@@ -81,6 +81,7 @@ def release(
             whole = with_rules(rules)
             about = settings(whole)
             sources = folder_of(Path(derived))
+            _lay_analyses(connection, Path(cohort))
             told = lay_out(connection, whole, sources, salt=manifest["release_salt"], progress=progress)
             made = []
             for one in load_datasets(whole):
@@ -100,6 +101,14 @@ def release(
         privacy.check(folder, day_0=about["meds"]["day_0"])
         files = sum(path.is_file() for path in folder.rglob("*"))
     return Release(counts, files, str(out))
+
+
+def _lay_analyses(connection: duckdb.DuckDBPyConnection, cohort: Path) -> None:
+    """Make `analysis_member` of the cohort folder: who belongs to which named analysis. Raises E-PUBLISH-02."""
+    path = cohort / "analyses.parquet"
+    if not path.is_file():
+        raise PalmaresError("E-PUBLISH-02", "cohort", detail="it lacks analyses.parquet")
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW analysis_member AS FROM read_parquet({literal(str(path))})")
 
 
 def with_rules(study: Study) -> Rules:

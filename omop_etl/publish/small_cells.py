@@ -30,27 +30,40 @@ def protect(
     """For each printed number whether it is hidden.
 
     `leaves` are the finest counts; `sums[i]` the leaves that number i adds up; `fixed` the numbers that are shown elsewhere and
-    cannot be hidden here. Leaves that are no printed number are protected as well. Where hiding single numbers is not
-    enough, all but the fixed ones and the zeros are hidden.
+    cannot be hidden here. Leaves that are no printed number are protected as well. Zeros are shown, but where only hiding
+    some of them helps; then a reader cannot know that a hidden number is not zero.
     """
+    hidden, exposed = _protect(leaves, sums, threshold, fixed, zeros=False)
+    return _protect(leaves, sums, threshold, fixed, zeros=True)[0] if exposed else hidden
+
+
+def _protect(
+    leaves: Sequence[int], sums: Sequence[Collection[int]], threshold: int, fixed: Collection[int], *, zeros: bool
+) -> tuple[list[bool], bool]:
+    """What is hidden, and whether a small number is exposed all the same when nothing is left to hide."""
     values = [sum(leaves[leaf] for leaf in one) for one in sums]
     hidden = [0 < value < threshold and number not in fixed for number, value in enumerate(values)]
-    may = [number for number, value in enumerate(values) if value and number not in fixed]
+    may = [number for number, value in enumerate(values) if (value or zeros) and number not in fixed]
     while True:
-        exposure = first_exposed(leaves, sums, hidden, threshold=threshold)
+        exposure = first_exposed(leaves, sums, hidden, threshold=threshold, zeros=zeros)
         if exposure is None:
-            return hidden
+            return hidden, False
         candidates = [number for number in exposure.because if number in may and not hidden[number]]
         candidates = candidates or [number for number in may if not hidden[number]]
         if not candidates:
-            return hidden  # nothing is left to hide: what is known is known from the fixed ones
+            return hidden, True  # what is known is known from the fixed ones, and from zeros
         # the finest number first, then the smallest: a total says more than a cell
         best = min(candidates, key=lambda number: (len(sums[number]) > 1, len(sums[number]), values[number], number))
         hidden[best] = True
 
 
 def first_exposed(
-    leaves: Sequence[int], sums: Sequence[Collection[int]], hidden: Sequence[bool], *, threshold: int
+    leaves: Sequence[int],
+    sums: Sequence[Collection[int]],
+    hidden: Sequence[bool],
+    *,
+    threshold: int,
+    zeros: bool = False,
 ) -> Exposure | None:
     """The first small count of which the shown numbers tell more than that it lies between 1 and the threshold, or None."""
     small = [{leaf} for leaf, count in enumerate(leaves) if 0 < count < threshold]
@@ -60,18 +73,25 @@ def first_exposed(
         if len(one) > 1 and 0 < sum(leaves[leaf] for leaf in one) < threshold and set(one) not in small
     ]
     for target in small:
-        low, high, because = attack(leaves, sums, hidden, target)
-        if low > 1 + _LITTLE or high < threshold - 1 - _LITTLE:
+        low, high, because = attack(leaves, sums, hidden, target, zeros=zeros)
+        least = max(1, sum(leaves[leaf] > 0 for leaf in target))  # of hidden cells each is at least one
+        if low > least + _LITTLE or high < threshold - 1 - _LITTLE:
             return Exposure(low, high, because)
     return None
 
 
 def attack(
-    leaves: Sequence[int], sums: Sequence[Collection[int]], hidden: Sequence[bool], target: Collection[int]
+    leaves: Sequence[int],
+    sums: Sequence[Collection[int]],
+    hidden: Sequence[bool],
+    target: Collection[int],
+    *,
+    zeros: bool = False,
 ) -> tuple[float, float, tuple[int, ...]]:
     """What a reader can know of the sum of the `target` leaves: its least and greatest value, and the shown numbers that bind.
 
-    The reader knows every shown number, that counts are not negative, and that a hidden number is at least 1.
+    The reader knows every shown number, that counts are not negative, and that a hidden number is at least 1 (unless `zeros`:
+    then zeros may be hidden too).
     """
     import numpy as np
     from scipy.optimize import linprog
@@ -90,7 +110,7 @@ def attack(
     problem: dict[str, Any] = {"bounds": (0, None), "method": "highs"}
     if shown:
         problem |= {"A_eq": matrix(shown), "b_eq": values}
-    if secret:
+    if secret and not zeros:
         problem |= {"A_ub": -matrix(secret), "b_ub": [-1] * len(secret)}
     ends, binding = [], set()
     for sign in (1, -1):

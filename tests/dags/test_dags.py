@@ -8,7 +8,7 @@ import pytest
 from omop_etl.run_dag import dags_folder, load_dag
 from omop_etl.stages import CENTRAL_STAGES, SITE_STAGES
 
-LISTED = {"site_submission", "central_release"}
+LISTED = {"site_submission", "central_release", "data_lock"}
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +75,12 @@ def test_the_centre_wakes_on_what_the_hospitals_write(dags: dict[str, Any]) -> N
     outlets = [asset.name for asset in dags["site_submission"].get_task("hospital.submit").outlets]
     assert outlets == ["palmares_submissions"]
     assert "palmares_submissions" in str(dags["central_release"].timetable.asset_condition)
+
+
+def test_the_lock_is_made_then_verified_then_made_again(dags: dict[str, Any]) -> None:
+    dag = dags["data_lock"]
+    chain(dag, ["create", "verify", "rebuild"])
+    assert {task.task_id for task in dag.tasks} == {"create", "verify", "rebuild"}
+    assert all(task.retries == 0 for task in dag.tasks), "a lock's name can be used once: a retry could not go well"
+    assert set(dag.params) == {"home", "name", "cut_off", "study"}
+    assert dag.timetable.summary == "None"
