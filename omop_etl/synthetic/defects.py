@@ -15,7 +15,7 @@ import orjson
 
 from omop_etl.synthetic.dates import at_time, days_after
 from omop_etl.synthetic.parameters import Parameters
-from omop_etl.synthetic.plan import SitePlan
+from omop_etl.synthetic.plan import FHIR_WAYS, SitePlan
 from omop_etl.synthetic.records import Clerk, Resource
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Spoiler:
         free = random.Random(f"{self.seed}/{self.plan.id}/defects").sample(ordinary, len(ordinary))
         for kind, entry in self.parameters["defect"].items():
             if not entry["per_100"] or (self.plan.profile["format"] == "bundles" and kind in NOT_IN_BUNDLES):
+                continue
+            if self.plan.way not in FHIR_WAYS and kind not in IN_FORMS:
                 continue
             count = round(entry["per_100"] * size / 100) or (1 if size >= LEAST_PATIENTS else 0)
             fit = [patient for patient in free if KINDS[kind].fits(self, patient)]
@@ -659,6 +661,25 @@ class Kind:
     fits: Callable[[Spoiler, "Patient"], bool] = _anyone
 
 
+# what a form or a message can hold as well as FHIR can
+IN_FORMS = frozenset(
+    {
+        "er-out-of-range",
+        "ki67-as-fraction",
+        "dose-not-made",
+        "two-cdk46-at-once",
+        "event-after-death",
+        "death-before-index",
+        "future-date",
+        "end-before-start",
+        "premenopausal-over-60",
+        "year-only",
+        "month-only",
+        "missing-ki67",
+        "missing-grade",
+        "missing-ecog",
+    }
+)
 NOT_IN_BUNDLES = frozenset({"broken-inside", "broken-json", "truncated-line", "no-json-at-all"})
 
 KINDS: dict[str, Kind] = {

@@ -13,7 +13,7 @@ from fhir_adapters.folders import whole_folder
 from omop_etl.synthetic.calibration import Calibration, calibrate
 from omop_etl.synthetic.hospital import Hospital, secret, write_hospital
 from omop_etl.synthetic.parameters import Parameters, load
-from omop_etl.synthetic.plan import SitePlan, plan_sites
+from omop_etl.synthetic.plan import MIXED, WAYS, SitePlan, plan_sites
 from omop_etl.synthetic.truth import Rows, join_pairs, true_hazards, write_truth
 from omop_etl.synthetic.write import write_key
 
@@ -37,18 +37,25 @@ def generate(
     seed: int = 2024,
     dirty: bool = True,
     jobs: int | None = None,
+    formats: str = "files",
     progress: Callable[..., None] | None = None,
 ) -> Synthetic:
     """Write `out` with `sites/`, `hospitals/` and `truth/`, whole or not at all.
+
+    `formats`: how the sites write: all as FHIR `files`, for a `server` or a `bulk` export, all as eCRF `tables`, all as `hl7v2` with
+    tables, or `mixed`, each as its profile says (E-SYN-01). The truth is the same in every one, but for defects: only those that
+    the form can hold are planted.
 
     `patients` counts registrations over all sites, at least one per site (E-SYN-01). `dirty` plants defects and a site
     that a gate must block. `progress` is called with the id of each site that is done.
     """
     if sites < 1 or patients < sites:
         raise PalmaresError("E-SYN-01", "synthetic", detail=f"{sites} sites, {patients} patients")
+    if formats not in (*WAYS, MIXED):
+        raise PalmaresError("E-SYN-01", "synthetic", detail=f"formats is one of {', '.join(WAYS)}, {MIXED}")
     parameters = load()
     calibration = calibrate(parameters)
-    plans = plan_sites(sites, patients, seed, dirty, parameters)
+    plans = plan_sites(sites, patients, seed, dirty, parameters, formats)
     with whole_folder(Path(out)) as partial:
         for name in ("sites/keys", "hospitals"):
             (partial / name).mkdir(parents=True)
@@ -111,6 +118,8 @@ def _finish(
                 "site": plan.id,
                 "kind": plan.kind,
                 "profile": plan.profile["name"],
+                "way": plan.way,
+                "left_out": dict(sorted(done[plan.id].left_out.items())),
                 "extracted": plan.extracted.isoformat(),
                 "patients": len(plan.registrations),
             }

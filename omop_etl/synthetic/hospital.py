@@ -16,10 +16,11 @@ from omop_etl.synthetic.history import known, simulate
 from omop_etl.synthetic.model import History
 from omop_etl.synthetic.parameters import Parameters
 from omop_etl.synthetic.people import Identity, identity, record_number
-from omop_etl.synthetic.plan import Registration, SitePlan
+from omop_etl.synthetic.plan import FHIR_WAYS, Registration, SitePlan
 from omop_etl.synthetic.records import Clerk, last_activity
 from omop_etl.synthetic.truth import Rows, truth_rows
-from omop_etl.synthetic.write import Files, write_code_maps, write_key, write_settings
+from omop_etl.synthetic.ways import writer_of
+from omop_etl.synthetic.write import write_code_maps, write_key, write_settings
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Hospital:
     site: str
     rows: Rows
     resources: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)  # resources that the site's forms have no place for
 
 
 def secret(seed: int, name: str) -> bytes:
@@ -56,7 +58,6 @@ def write_hospital(
     """Write one site's folder, settings, key and code maps below `out`, and return its truth."""
     clerk = Clerk(plan, parameters)
     folder = out / "hospitals" / plan.id
-    (folder / "fhir").mkdir(parents=True)
     key = secret(seed, plan.id)
     write_key(out / "sites" / "keys" / f"{plan.id}.key", key)
     write_code_maps(out / "sites" / "codes" / plan.id, clerk.coder)
@@ -70,8 +71,8 @@ def write_hospital(
         spoiler.assign(patients)
     hospital = Hospital(plan.id, {}, {})
     archive = Archive(folder / "dicom", plan, seed, parameters)
-    files = Files(folder / "fhir", plan)
-    files.add([clerk.organization()])
+    writer = writer_of(folder, plan, parameters)
+    writer.add([clerk.organization()])
     for patient in patients:
         spoiler.omit(patient)
         rng = random.Random(f"{seed}/{plan.id}/{patient.pseudonym}")
@@ -80,7 +81,7 @@ def write_hospital(
             patient.seen.consent = consent_day(patient.seen, record.contacts, seed, parameters)
         resources = list(record.resources())
         additions = spoiler.spoil(patient, resources)
-        files.add(resources, additions, name=f"{patient.registration.number + 1:05}")
+        writer.add(resources, additions, patient)
         last = last_activity(resources, parameters["study"]["cut_off"], clerk.zone, patient.seen.death)
         truth_rows(hospital.rows, plan, patient, record.contacts, last, parameters)
         study = archive.study(patient)
@@ -89,8 +90,12 @@ def write_hospital(
     if dirty and plan.kind == "ordinary":
         for kind, place in archive.damage():
             spoiler.note(kind, "ImagingStudy", None, None).position = place
-    files.close()
-    hospital.resources = dict(files.counts)
+    writer.close(out / "sites")
+    hospital.resources, hospital.left_out = dict(writer.counts), dict(writer.left_out)
+    if plan.way not in FHIR_WAYS:
+        for planted in spoiler.plants:
+            if planted.resource_type != "ImagingStudy":
+                planted.resource_id = None  # a row of a form has another id
     hospital.rows["defects"] = spoiler.rows()
     write_settings(out / "sites", plan, clerk.zone, dicom=(folder / "dicom").is_dir())
     return hospital

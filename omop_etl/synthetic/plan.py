@@ -9,6 +9,12 @@ from typing import Any
 from omop_etl.synthetic.history import Human
 from omop_etl.synthetic.parameters import USUAL, Parameters, Scenario
 
+WAYS = ("files", "server", "bulk", "tables", "hl7v2")  # how a site's data come: hl7v2 with the rest as tables
+FHIR_WAYS = frozenset(
+    ["files", "server", "bulk"]
+)  # a server's resources lie in files here: nothing else is the same everywhere
+MIXED = "mixed"  # each site in the way that its profile names
+
 SHARE_OF_SCENARIOS = 0.25  # in a run too small for the quotas, at most so many patients are scenarios
 
 
@@ -33,11 +39,21 @@ class SitePlan:
     extracted: date
     registrations: list[Registration] = field(default_factory=list)
 
+    @property
+    def way(self) -> str:
+        """How its data come: one of WAYS."""
+        return str(self.profile["way"])
 
-def plan_sites(sites: int, patients: int, seed: int, dirty: bool, parameters: Parameters) -> list[SitePlan]:
+
+def plan_sites(
+    sites: int, patients: int, seed: int, dirty: bool, parameters: Parameters, formats: str = "files"
+) -> list[SitePlan]:
     """Every site with its registrations; `patients` counts registrations, so a human of two sites counts twice."""
     rng = random.Random(f"{seed}/plan")
     plans = [_site(place, sites, rng, dirty, parameters) for place in range(sites)]
+    if formats != MIXED:
+        for plan in plans:
+            plan.profile = plan.profile | {"way": formats}
     sizes = _sizes(plans, patients, parameters)
     free = [(place, number) for place, size in enumerate(sizes) for number in range(size)]
     open_places = [slot for slot in free if plans[slot[0]].kind != "blocked"]

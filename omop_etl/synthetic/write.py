@@ -13,7 +13,7 @@ import orjson
 
 from omop_etl.synthetic.coding import Coder
 from omop_etl.synthetic.defects import Additions
-from omop_etl.synthetic.plan import SitePlan
+from omop_etl.synthetic.plan import FHIR_WAYS, SitePlan
 
 FOLDER = "fhir"  # of a hospital and of an extraction: positions of defects begin with it
 FILE_TYPES = frozenset(
@@ -103,14 +103,33 @@ def write_settings(folder: Path, plan: SitePlan, zone: str, *, dicom: bool) -> N
     ]
     if plan.profile["local"]:
         lines.append(f'codes = "codes/{plan.id}"')
-    lines += [
-        f'key_file = "keys/{plan.id}.key"',
-        "",
-        "[[source]]",
-        'kind = "fhir_files"',
-        f'path = "../hospitals/{plan.id}/fhir"',
-        'pseudonyms = "hospital"  # its FHIR gateway has replaced the ids',
-    ]
+    lines.append(f'key_file = "keys/{plan.id}.key"')
+    if plan.way in FHIR_WAYS:
+        lines += [
+            "",
+            "[[source]]",
+            'kind = "fhir_files"',
+            f'path = "../hospitals/{plan.id}/fhir"',
+            'pseudonyms = "hospital"  # its FHIR gateway has replaced the ids',
+        ]
+    else:
+        lines += [
+            "",
+            "# the codice fiscale passes as its token: set PALMARES_LINKAGE_KEY to the content of keys/linkage.key",
+            "[[source]]",
+            'kind = "tables"',
+            f'path = "../hospitals/{plan.id}/tables"',
+            f'map = "maps/{plan.id}.toml"',
+        ]
+    if plan.way == "hl7v2":
+        lines += [
+            "",
+            "[[source]]",
+            'kind = "hl7v2"',
+            f'path = "../hospitals/{plan.id}/messages"',
+            f'map = "maps/{plan.id}-hl7v2.toml"',
+            "linkage = true",
+        ]
     if dicom:
         lines += ["", "[[source]]", 'kind = "dicom_folder"', f'path = "../hospitals/{plan.id}/dicom"']
     (folder / f"{plan.id}.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
