@@ -2,6 +2,7 @@
 
 `resource_type, resource_id, outcome, reason, cdm_table, row_count`: one line per table that a resource filled (`written`), or one that says
 why it has no row of its own (`merged`, `excluded`, `quarantined`). The outcome of a reason stands in `mappings/explanations/reasons.csv`.
+A line of `written` has a reason only where the rows were tied to a visit by their date (V-BY-DATE).
 """
 
 from collections.abc import Mapping
@@ -21,13 +22,13 @@ def outcomes() -> dict[str, str]:
 
 
 def write_lines(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create the view `ledger` over `written_lines` (resource_type, resource_id, cdm_table, row_count, place), `no_row` and
+    """Create the view `ledger` over `written_lines` (resource_type, resource_id, cdm_table, row_count, place, reason), `no_row` and
     `quarantine` (resource_type, resource_id, reason). `place` is the resource's key, which orders the lines."""
     known = outcomes()
     outcome = "CASE reason " + " ".join(f"WHEN '{code}' THEN '{word}'" for code, word in known.items()) + " END"
     left = f"resource_type, resource_id, {outcome} AS outcome, reason, NULL AS cdm_table, 0::BIGINT AS row_count"
     connection.execute(
-        "CREATE VIEW ledger AS SELECT resource_type, resource_id, 'written' AS outcome, NULL::VARCHAR AS reason, cdm_table, "
+        "CREATE VIEW ledger AS SELECT resource_type, resource_id, 'written' AS outcome, reason, cdm_table, "
         "row_count::BIGINT AS row_count, place FROM written_lines "
         f"UNION ALL SELECT {left}, resource_key(resource_type, coalesce(resource_id, '')) FROM no_row "
         f"UNION ALL SELECT DISTINCT {left}, resource_key(resource_type, coalesce(resource_id, '')) FROM quarantine"

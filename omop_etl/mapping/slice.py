@@ -37,7 +37,8 @@ def tell_origins(connection: duckdb.DuckDBPyConnection) -> None:
     """Create views of where the rows of the slice come from.
 
     `written`        cdm_table, cdm_id, resource_type, resource_id, own: whether the resource has one row there, with its own id
-    `written_lines`  resource_type, resource_id, cdm_table, row_count, place: the same per resource and table; place is the resource's key
+    `written_lines`  resource_type, resource_id, cdm_table, row_count, place, reason: the same per resource and table; place is the
+                     resource's key, reason V-BY-DATE where the visit was found by the date
     `written_keys`   resource_type, key: each resource once that gave clinical records
     `written_once`   resource_type, place: each resource once that gave any row
     """
@@ -49,6 +50,8 @@ def tell_origins(connection: duckdb.DuckDBPyConnection) -> None:
             f"resource_key(resource_type, resource_id) AS place FROM {relation} WHERE {which}"
         )
     others = " UNION ALL ".join(rows)
+    by_date = "CASE WHEN {} THEN 'V-BY-DATE' END"
+    notes = f"SELECT resource_type, resource_id, {by_date.format('visit_by_date')} AS reason FROM row_note WHERE visit_by_date"
     # nearly every resource gives one row: only those that give more are counted together
     connection.execute(
         "CREATE TABLE several AS SELECT DISTINCT key FROM event WHERE hash <> key AND cdm_table IS NOT NULL"
@@ -64,9 +67,13 @@ def tell_origins(connection: duckdb.DuckDBPyConnection) -> None:
     )
     connection.execute(
         "CREATE OR REPLACE VIEW written_lines AS "
-        f"SELECT resource_type, resource_id, cdm_table, 1 AS row_count, key AS place FROM {one} UNION ALL "
-        f"SELECT any_value(resource_type), any_value(resource_id), cdm_table, count(*), key FROM {more} GROUP BY key, cdm_table UNION ALL "
-        f"SELECT resource_type, resource_id, cdm_table, count(*), place FROM ({others}) GROUP BY ALL"
+        f"SELECT resource_type, resource_id, cdm_table, 1 AS row_count, key AS place, {by_date.format('visit_by_date')} AS reason "
+        f"FROM {one} UNION ALL "
+        f"SELECT any_value(resource_type), any_value(resource_id), cdm_table, count(*), key, {by_date.format('bool_or(visit_by_date)')} "
+        f"FROM {more} GROUP BY key, cdm_table UNION ALL "
+        "SELECT o.resource_type, o.resource_id, o.cdm_table, count(*), o.place, CASE WHEN o.cdm_table = 'note' THEN any_value(n.reason) END "
+        f"FROM ({others}) o LEFT JOIN ({notes}) n ON n.resource_type = o.resource_type AND n.resource_id = o.resource_id "
+        "GROUP BY o.resource_type, o.resource_id, o.cdm_table, o.place"
     )
     connection.execute(
         "CREATE OR REPLACE VIEW written_keys AS "

@@ -39,6 +39,7 @@ RESOURCES = [
     at("of-anothers-visit", "2020-01-10", "q1"),
     at("unresolvable", "2020-01-11", "nowhere"),
     resource("Observation", "logical", effectiveDateTime="2020-01-11", encounter={"identifier": {"value": "7"}}),
+    resource("DocumentReference", "letter", date="2020-01-11T10:00:00Z"),
     # a stay, a ward in it, a service on the ward
     visit("stay", "2021-01-01", "2021-01-20", **{"class": IMP}),
     visit("ward", "2021-01-02", "2021-01-10", partOf={"reference": "Encounter/stay"}),
@@ -137,7 +138,14 @@ def test_visits_found_by_date_are_told_apart(slice_: Slice) -> None:
         for name in ("by-date", "by-reference", "logical")
     }
     assert ids["by-date"] in told and ids["logical"] in told and ids["by-reference"] not in told
-    assert slice_.manifest()["visit_links"]["by_date"] == len(told)
+    clinical = [line for line in slice_.rows("side/visit_by_date") if line["cdm_table"] != "note"]
+    assert slice_.manifest()["visit_links"]["by_date"] == len(clinical) == len(told) - 1
+    # and the ledger states it
+    for kind, name in (("Observation", "by-date"), ("Observation", "logical"), ("DocumentReference", "letter")):
+        assert slice_.why(kind, name) == ("written", "V-BY-DATE"), name
+    for name in ("by-reference", "of-two-visits", "of-none", "unresolvable"):
+        assert slice_.why("Observation", name) == ("written", None), name
+    assert not [row for row in slice_.manifest()["exclusions"] if row["reason"] == "V-BY-DATE"]
 
 
 def test_a_part_of_a_visit_is_its_detail(slice_: Slice) -> None:
