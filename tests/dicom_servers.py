@@ -1,9 +1,11 @@
 """Real archives for tests, each private: Orthanc with its DICOMweb plugin, dcmtk's dcmqrscp; and a gate that breaks the line."""
 
+import io
 import json
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -11,9 +13,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 from pydicom.dataset import Dataset
-from pynetdicom import AE
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 ORTHANC = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
@@ -113,22 +115,24 @@ def dcmqrscp(folder: Path) -> Iterator[Server]:
 
 
 def store(server: Server, instances: Iterable[Dataset]) -> int:
-    """Send instances by C-STORE; how many the archive took."""
-    taken = 0
-    association = None
+    """Put instances into an archive, by its own door or by dcmtk's storescu; how many it took."""
+    encoded = []
     for one in instances:
-        kind = (one.SOPClassUID, one.file_meta.TransferSyntaxUID)
-        if association is None or not association.is_established or kind != context:
-            if association is not None and association.is_established:
-                association.release()
-            context = kind
-            ae = AE(ae_title=US)
-            ae.add_requested_context(*context)
-            association = ae.associate("127.0.0.1", server.port, ae_title=server.title)
-        if association.is_established:  # else: a class that the archive does not take
-            taken += association.send_c_store(one).get("Status") == 0
-    if association is not None and association.is_established:
-        association.release()
+        file = io.BytesIO()
+        one.save_as(file, enforce_file_format=True)
+        encoded.append(file.getvalue())
+    if server.url:
+        base = server.url.removesuffix("/dicom-web")
+        with httpx.Client() as client:
+            return sum(client.post(f"{base}/instances", content=one).status_code == 200 for one in encoded)
+    taken = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for number, one in enumerate(encoded):
+            (Path(folder) / f"{number}.dcm").write_bytes(one)
+        command = ["storescu", "-v", "-aec", server.title, "127.0.0.1", str(server.port)]
+        for path in sorted(Path(folder).iterdir()):
+            said = subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)
+            taken += "Received Store Response (Success)" in said.stdout + said.stderr
     return taken
 
 
