@@ -3,6 +3,7 @@
 A defect in it is a defect of ours, found when it is read.
 """
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -186,3 +187,8 @@ def gtin(digits: str) -> bool:
     if len(digits) not in (8, 12, 13, 14) or not digits.isascii() or not digits.isdigit():
         return False
     return sum(int(digit) * (3 if place % 2 else 1) for place, digit in enumerate(reversed(digits))) % 10 == 0
+
+
+def rules_hash() -> str:
+    """Tells two states of the allow-list apart: what passed under another one is not gone on with."""
+    return hashlib.sha256(FILE.read_bytes()).hexdigest()[:16]

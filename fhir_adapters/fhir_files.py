@@ -1,24 +1,25 @@
-"""The `fhir_files` source: FHIR that already lies in files, as a folder, one file, or an archive (.zip, .tar, .tar.gz).
+"""The `fhir_files` source: FHIR that already lies in files, as a folder, one file, or an archive (.zip, .tar, .tar.gz), read once
+or watched: then only files that are whole and were not read before, each run a delivery of its own (deliveries.py).
 
 Each file is read block by block and written under the same name with the same compression, but without what identifies
 (`deidentify.py`): no byte of the hospital's reaches the extraction folder as it was. Landing sorts and checks what is written. A file
 whose name ends in nothing that landing reads is left out and counted.
 """
 
-import lzma
-import tarfile
-import zipfile
-import zlib
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
-from fhir_adapters import deidentified
+from fhir_adapters import deidentified, deliveries
 from fhir_adapters.base import Extraction, Progress, Setting, adapter
 from fhir_adapters.deidentify import SETTINGS, Deidentifier
+from fhir_adapters.deliveries import Found, damaged
 from fhir_adapters.errors import PalmaresError
+from fhir_adapters.fhir_elements import rules_hash
 from fhir_adapters.folders import whole_folder
 from fhir_adapters.known_identifiers import of_resource
 from fhir_adapters.landing.sources import (
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from fhir_adapters.pseudonyms import SiteKey
 
 _WORTH_A_POOL = 4 * 2**20  # bytes; below, one process is done before others have started
-_ZIP = (".zip",)
-_TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 @adapter
@@ -50,6 +49,11 @@ class FhirFiles:
     needs_key: ClassVar[bool] = False  # a hospital whose gateway has replaced the ids needs none
     settings: ClassVar[Mapping[str, Setting]] = {
         "path": Setting(Path, "a folder, a file or an archive of FHIR", required=True),
+        "watch": Setting(
+            bool, "read only files that are whole and were not read before; full reads them all again", False
+        ),
+        "marker": Setting(str, "what says that a file (.done beside it) or a folder (_SUCCESS in it) is whole", ""),
+        "stable_seconds": Setting(int, "without a marker: how long a file must not have changed", 120),
         "time_zone": Setting(str, "zone of the hospital's clock"),
         **SETTINGS,
     }
@@ -64,74 +68,82 @@ class FhirFiles:
         self.undeclared: Counter[str] = Counter()  # code systems of the last extraction that nobody declared
         Deidentifier(key, settings=settings)  # says now what does not fit
 
-    def extract(self, out: Path, *, progress: Progress | None = None) -> Extraction:
-        """Write every FHIR file, without what identifies, to `out/fhir`.
+    def extract(
+        self,
+        out: Path,
+        *,
+        full: bool = False,
+        state: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> Extraction:
+        """Write every FHIR file (watched: every new one), without what identifies, to `out/fhir`.
 
         Raises E-SRC-04 (nothing there), E-SRC-05 (damaged archive), E-LAND-03 (a damaged file), E-LAND-04 (a file that may not be
         read), E-LAND-06 (a process was killed), E-DISK-01, -02.
         """
-        if not self._path.exists():
-            raise PalmaresError("E-SRC-04", self.kind, detail="the path in its settings does not exist")
         self.undeclared.clear()
-        with whole_folder(out) as partial, _damaged(self._path):
-            run = _Run(self, partial, progress)
+        everything = self._found()
+        chosen, left, remembered = everything, True, None
+        if self._settings["watch"]:
+            chosen, left, remembered = self._new(everything, full, state)
+        with whole_folder(out) as partial, damaged(self._path.name):
             recipe = self._recipe
-            jobs = processors() if self._size() >= _WORTH_A_POOL else 1
-            if self._settings["patient_identifier"]:
-                patients = deidentified.learn_blocks(run.blocks(), recipe, jobs=jobs, subject=str(out))
+            jobs = processors() if sum(one.look()[0] for one in chosen) >= _WORTH_A_POOL else 1
+            if self._settings["patient_identifier"] and chosen:
+                # of files that were read before too: what is new refers to their patients
+                known = _Run(self, everything, partial, progress)
+                patients = deidentified.learn_blocks(known.blocks(), recipe, jobs=jobs, subject=str(out))
                 recipe = recipe._replace(patients=patients)
-                run = _Run(self, partial, progress)
+            run = _Run(self, chosen, partial, progress)
             (partial / "fhir").mkdir()
             for passed in deidentified.pass_blocks(run.blocks(), recipe, jobs=jobs, subject=str(out)):
                 run.take(passed)
                 self.undeclared += passed.undeclared
-            if not run.files:
+            if not run.files and not self._settings["watch"]:
                 raise PalmaresError("E-SRC-04", self.kind, detail=f"no file ends in {', '.join(FHIR_ENDINGS)}")
-            return run.extraction()
+            return run.extraction(full=left, state=remembered)
+
+    def _found(self) -> list[Found]:
+        """Every file that lies there. Raises E-SRC-04."""
+        if not self._path.exists():
+            raise PalmaresError("E-SRC-04", self.kind, detail="the path in its settings does not exist")
+        return deliveries.files(self._path)
+
+    def _new(
+        self, everything: list[Found], full: bool, state: Mapping[str, Any] | None
+    ) -> tuple[list[Found], bool, dict[str, Any]]:
+        """Of a watched folder: what to read now, whether that is all that is there, and what to remember then."""
+        key = self._recipe.key
+        how = {"rules": rules_hash(), "key": key.fingerprint if key is not None else "", **self._recipe.settings}
+        of = hashlib.sha256(json.dumps([str(self._path), how], sort_keys=True, default=str).encode()).hexdigest()[:16]
+        seen: Mapping[str, Any] = {}
+        if state is not None and not full and state.get("of") == of:
+            seen = state["seen"]
+        there = deliveries.whole(self._path, everything, self._settings["marker"], self._settings["stable_seconds"])
+        chosen = deliveries.unseen(there, seen)
+        # one that was read and is being touched just now stays known as it was
+        kept = {one.key: seen[one.key] for one in everything if one.key in seen}
+        return chosen, not seen, {"of": of, "seen": kept | {one.key: one.look() for one in there}}
 
     def identifiers(self) -> Iterator[tuple[str, str]]:
         """What the files say of their patients, as (kind, value): for the hospital's own list, which never leaves."""
-        run = _Run(self, self._path, None)
-        with _damaged(self._path):
+        run = _Run(self, self._found(), self._path, None)
+        with damaged(self._path.name):
             for block in run.blocks():
                 for resource in deidentified.resources_of(block):
                     yield from of_resource(resource)
 
-    def _size(self) -> int:
-        if self._path.is_dir():
-            return sum(path.stat().st_size for path in self._path.rglob("*") if path.is_file())
-        return self._path.stat().st_size
-
-    def members(self) -> "Iterator[tuple[str, Path | IO[bytes]]]":
-        """Every file: its name below the folder or archive, and where its bytes are."""
-        name = self._path.name.lower()
-        if self._path.is_dir():
-            for path in sorted(self._path.rglob("*")):
-                if path.is_file():
-                    yield path.relative_to(self._path).as_posix(), path
-        elif name.endswith(_ZIP):
-            with zipfile.ZipFile(self._path) as archive:
-                for info in sorted(archive.infolist(), key=lambda info: info.filename):
-                    if not info.is_dir() and (inside := _inside(info.filename)):
-                        with archive.open(info) as stream:
-                            yield inside, stream
-        elif name.endswith(_TAR):
-            with tarfile.open(self._path) as archive:
-                for entry in archive:
-                    if entry.isfile() and (inside := _inside(entry.name)):
-                        member = archive.extractfile(entry)
-                        if member is not None:
-                            with member:
-                                yield inside, member
-        else:
-            yield self._path.name, self._path
+    def members(self, found: list[Found]) -> "Iterator[tuple[str, Path | IO[bytes]]]":
+        """Every file, archives unpacked: its name below the folder or archive, and where its bytes are."""
+        return deliveries.members(found, alone=not self._path.is_dir())
 
 
 class _Run:
     """One way through the files: blocks out, what passed of them in."""
 
-    def __init__(self, source: FhirFiles, partial: Path, progress: Progress | None) -> None:
+    def __init__(self, source: FhirFiles, found: list[Found], partial: Path, progress: Progress | None) -> None:
         self._source = source
+        self._found = found
         self._partial = partial
         self._progress = progress
         self._names: list[str] = []  # of the files, in the order of their numbers
@@ -151,7 +163,7 @@ class _Run:
 
     def blocks(self) -> Iterator[deidentified.Block]:
         """Every block of every file that is FHIR by its name."""
-        for name, member in self._source.members():
+        for name, member in self._source.members(self._found):
             if not is_fhir_name(name):
                 self._skipped["not-fhir"] += 1
                 self._left.append(name)
@@ -201,7 +213,7 @@ class _Run:
             if self._progress:
                 self._progress(1)
 
-    def extraction(self) -> Extraction:
+    def extraction(self, *, full: bool, state: Mapping[str, Any] | None) -> Extraction:
         """Write the manifest and the outcomes."""
         kind = self._source.kind
         with OutcomeFile(self._partial, kind) as items:
@@ -221,6 +233,8 @@ class _Run:
             dict(sorted(self.resources.items())),
             dict(self._skipped),
             {"left_out": left_out},
+            full=full,
+            state=state,
         )
         done.write(self._partial)
         return done
@@ -267,19 +281,3 @@ def _ending(name: str) -> str:
     stem, compression = _endings(name)
     ending = next((one for one in FHIR_ENDINGS if stem.endswith(one)), "")
     return f"{ending}.{compression}" if compression else ending
-
-
-def _inside(name: str) -> str:
-    """A member's path when it stays inside the folder it is unpacked to, else empty: it is passed over."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    parts = [part for part in path.parts if part != "."]
-    return "" if path.is_absolute() or ".." in parts or ":" in name.split("/")[0] else "/".join(parts)
-
-
-@contextmanager
-def _damaged(path: Path) -> Iterator[None]:
-    """What the libraries say of a damaged archive, as a numbered error."""
-    try:
-        yield
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise PalmaresError("E-SRC-05", shown_name(path.name), detail=type(error).__name__) from None

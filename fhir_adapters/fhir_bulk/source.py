@@ -18,9 +18,10 @@ from fhir_adapters.base import Extraction, Progress, Setting, adapter
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.fhir_bulk import files
 from fhir_adapters.fhir_bulk.job import Item, Lost, Manifest, end, kick_off, wait
+from fhir_adapters.fhir_elements import rules_hash
 from fhir_adapters.fhir_web import gathered, sign_in, web
 from fhir_adapters.fhir_web.capability import Capability, capability
-from fhir_adapters.fhir_web.gathered import Sieve, distinct, mapped_types, rules_hash, whole_extraction
+from fhir_adapters.fhir_web.gathered import Sieve, distinct, mapped_types, whole_extraction
 from fhir_adapters.fhir_web.issues import SEVERE, words
 from fhir_adapters.fhir_web.searchset import count, learn_patients
 from fhir_adapters.fhir_web.spool import Spool, Strand, opened

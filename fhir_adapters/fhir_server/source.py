@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fhir_adapters.base import Extraction, Progress, Setting, adapter
 from fhir_adapters.errors import PalmaresError
+from fhir_adapters.fhir_elements import rules_hash
 from fhir_adapters.fhir_server.paging import Fetched, Pager, Query, deletes, parameters_of, stamp
 from fhir_adapters.fhir_web import gathered, sign_in, web
 from fhir_adapters.fhir_web.capability import Capability, capability
-from fhir_adapters.fhir_web.gathered import Sieve, mapped_types, rules_hash, whole_extraction
+from fhir_adapters.fhir_web.gathered import Sieve, mapped_types, whole_extraction
 from fhir_adapters.fhir_web.searchset import learn_patients
 from fhir_adapters.fhir_web.spool import Spool, opened
 from fhir_adapters.fhir_web.web import Meter, Refused, Web

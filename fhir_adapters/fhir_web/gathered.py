@@ -17,7 +17,6 @@ from fhir_adapters.base import Extraction, Setting
 from fhir_adapters.deidentify import SETTINGS as DEIDENTIFY
 from fhir_adapters.deidentify import Deidentifier
 from fhir_adapters.errors import PalmaresError
-from fhir_adapters.fhir_elements import FILE as ELEMENTS
 from fhir_adapters.fhir_web.spool import Spool, Strand
 from fhir_adapters.folders import whole_folder
 from fhir_adapters.knowledge import mappings_folder
@@ -48,13 +47,6 @@ def mapped_types() -> tuple[str, ...]:
     """The resource types that the toolkit has a view for."""
     found = {json.loads(path.read_bytes())["resource"] for path in (mappings_folder() / "views").glob("*.json")}
     return tuple(sorted(found))
-
-
-def rules_hash() -> str:
-    """What passes and what does not: pages of another allow-list are not gone on with."""
-    import hashlib
-
-    return hashlib.sha256(ELEMENTS.read_bytes()).hexdigest()[:16]
 
 
 class Sieve:
@@ -93,12 +85,17 @@ class Sieve:
         return {"pseudonyms": self.mode, "key": print_, "patients": str(self._settings.get("patient_identifier") or "")}
 
     def left_out(self) -> dict[str, int]:
-        """How many elements were left out, per `Type.element: reason`."""
+        """How many elements were left out, per `Type:element:reason`."""
         total: Counter[str] = Counter()
         for one in self._all:
-            for (kind, element, reason), count in one.counts.items():
-                total[f"{kind}{'.' if element else ''}{element}: {reason}"] += count
+            for place, count in one.counts.items():
+                total[":".join(place)] += count
         return dict(sorted(total.items()))
+
+    @property
+    def undeclared(self) -> Counter[str]:
+        """Code systems that nobody declared: for the hospital's eyes, never written."""
+        return sum((one.undeclared for one in self._all), Counter())
 
 
 class Page:
