@@ -27,6 +27,8 @@ from omop_etl.gates import overrides as _overrides
 from omop_etl.gates.counting import Count, Counter
 from omop_etl.gates.definitions import VERDICTS, definitions, explain, verdict_of
 from omop_etl.gates.overrides import Override
+from omop_etl.gates.profile import FILE as PROFILE
+from omop_etl.gates.profile import profile
 from omop_etl.gates.relations import of_slice, of_warehouse
 from omop_etl.gates.slices import open_slice, read_json
 
@@ -117,6 +119,8 @@ def gate(
             counts = counter.count(progress)
             write_counts(connection, counts)
             _reject(counter, counts, folder / "rejects")
+            said = profile(relations, defined, opened.extracted_to)
+            (folder / PROFILE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
             ended = datetime.now(UTC)
             results = dqd_results.results(counts, counter, relations, defined, started=started, ended=ended)
         dqd_results.write(results, folder / dqd_results.FILE)

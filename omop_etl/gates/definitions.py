@@ -45,8 +45,8 @@ def verdict_of(numerator: int, denominator: int, warn: float | None, block: floa
 
 @dataclass(frozen=True)
 class Check:
-    """One check of one table. Exactly one of `structural`, `where`, `concept`, `grouped` and `violated` is set: how it counts
-    (a grouped one has `violated` too, for its rows).
+    """One check of one table. Exactly one of `structural`, `where`, `concept`, `grouped`, `violated` and `central` is set: how it
+    counts (a grouped one has `violated` too, for its rows; `central` is a rule of omop_etl/reports/quality/central.py).
 
     `family` is the code without table and column, `dqd` OHDSI's name of the check type. `warn` and `block` are shares in percent
     above which the verdict becomes WARN and BLOCK, None where it never does; below `least` violations nothing blocks.
@@ -72,6 +72,7 @@ class Check:
     concept_ids: str = ""
     argument: str = ""
     structural: str = ""
+    central: str = ""
     where: str = ""
     of: str = ""
     join: str = ""
@@ -121,6 +122,8 @@ class Definitions:
     override_days: int
     ohdsi_release: str
     validation: tuple[str, ...]
+    central: dict[str, float]
+    study: str
     words: dict[str, str]
 
     def at(self, place: str) -> tuple[Check, ...]:
@@ -290,9 +293,10 @@ def _made(entry: dict[str, Any], words: dict[str, str], thresholds: dict[str, An
     in_sql = words | {name: quoted(own[name]) for name in _NAMES if own.get(name)}
     text = {name: entry[name].format_map(words) for name in ("title", "finding", "explanation", "remedy")}
     text |= {name: entry.get(name, "").strip().format_map(in_sql) for name in _SQL}
-    structural = entry.get("structural", "")
-    ways = [way for way in _WAYS if text[way]] + (["structural"] if structural else [])
-    counts = (["violated"], ["grouped", "violated"], ["where"], ["concept"], ["structural"])
+    structural, central = entry.get("structural", ""), entry.get("central", "")
+    ways = [way for way in _WAYS if text[way]]
+    ways += [way for way, rule in (("structural", structural), ("central", central)) if rule]
+    counts = (["violated"], ["grouped", "violated"], ["where"], ["concept"], ["structural"], ["central"])
     if ways not in counts or (ways == ["violated"]) != bool(text["denominator"]):
         raise KeyError("where, concept, structural, grouped with violated, or violated with denominator")
     row = made_for.row
@@ -318,6 +322,7 @@ def _made(entry: dict[str, Any], words: dict[str, str], thresholds: dict[str, An
         concept_ids=row.concept_id if row else "",
         argument=row.argument if row else "",
         structural=structural,
+        central=central,
         join=entry.get("join", ""),
         of_join=entry.get("of_join", ""),
         **text,
@@ -449,6 +454,8 @@ def definitions(
             override_days=int(thresholds["overrides"]["most_days"]),
             ohdsi_release=str(document["release"]),
             validation=tuple(document["validation"]),
+            central=dict(thresholds["central"]),
+            study=str(document["study"]),
             words=words,
         )
     except (KeyError, StopIteration, ValueError) as error:
@@ -471,11 +478,15 @@ def explain(code: str) -> dict[str, str] | None:
     family = [check for check in checks if check.family == code]
     if not family:
         return None
+    return _explained(family[0], code, family_title(code), f"{len(family)} checks, each for a table or a column of it")
+
+
+def family_title(code: str) -> str:
+    """The title of a family of generated checks, with the names of what fills it in the place of tables and columns."""
     document, _ = _documents(mappings_folder() / "quality")
-    entries = [*document.get("structural", []), *document.get("generated", [])]
+    entries = [*document.get("structural", []), *document.get("generated", []), *document.get("check", [])]
     entry = next(entry for entry in entries if entry["code"] == code)
-    plain = re.sub(r"[{}]", "", entry["title"])
-    return _explained(family[0], code, plain, f"{len(family)} checks, each for a table or a column of it")
+    return re.sub(r"\{(\w+)\}", lambda found: found[1].replace("_", " "), entry["title"])
 
 
 def _explained(check: Check, code: str, title: str, table: str) -> dict[str, str]:

@@ -24,6 +24,7 @@ from omop_etl.gates.slices import MANIFEST, Slice, file_hash, open_slice, quoted
 from omop_etl.submission.contents import (
     CHECKS,
     FORMAT,
+    PROFILE,
     SLICE,
     SUBMISSION,
     VERDICT,
@@ -35,6 +36,7 @@ from omop_etl.submission.contents import (
     verify,
     withheld,
 )
+from omop_etl.submission.history import remember
 
 __all__ = ["Content", "Receipt", "Submission", "receive", "submit", "verify"]
 
@@ -98,6 +100,8 @@ def submit(slice_: Path, gate: Path, out: Path) -> Submission:
         emptied = _copy_slice(opened, folder / SLICE)
         shutil.copyfile(Path(gate) / VERDICT, folder / VERDICT)
         shutil.copyfile(Path(gate) / CHECKS, folder / CHECKS)
+        if (Path(gate) / PROFILE).is_file():
+            shutil.copyfile(Path(gate) / PROFILE, folder / PROFILE)
         document = _document(folder, opened, verdict, emptied)
         (folder / SUBMISSION).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return Submission(
@@ -138,6 +142,7 @@ def receive(submission: Path, intake: Path) -> Receipt:
             error.args = tuple(str(word).replace(str(folder), str(submission)) for word in error.args)
             error.subject = error.subject.replace(str(folder), str(submission))
             raise
+    remember(intake, content)
     return _receipt(content, already=False)
 
 

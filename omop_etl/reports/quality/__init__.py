@@ -1,8 +1,98 @@
-"""The quality of all sites, or of one, as one document.
+"""The quality of all sites, or of one, as one document, and what is drawn and read from it.
 
-`shape.py` says what stands in it.
+collect(intake)                            the centre's document: every site of the intake (shape.py says what stands in it)
+collect_site(site, slice_, gate)           one hospital's, from its own slice and gate
+report(intake, out, warehouse=…)           both files of the centre: data.json, metrics.prom; and OHDSI's results of the warehouse
+report_site(site, slice_, gate, out)       the same of one hospital
 """
 
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from fhir_adapters.folders import whole_folder
 from omop_etl.reports.quality.shape import FORMAT, QualityData
 
-__all__ = ["FORMAT", "QualityData"]
+__all__ = ["DATA", "FORMAT", "METRICS", "Quality", "QualityData", "collect", "collect_site", "report", "report_site"]
+
+DATA, METRICS = "data.json", "metrics.prom"
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What was written: sites by verdict, checks that are not PASS, whether data can be locked."""
+
+    sites: int
+    verdicts: dict[str, int]
+    findings: int
+    lock_ready: bool
+    file: str
+
+
+def collect(intake: Path, *, made_at: datetime | None = None) -> QualityData:
+    """The document of the centre, from its intake and what is remembered of earlier submissions.
+
+    Raises E-QUALITY-01 when the intake holds no submission; E-GATE-02, E-SLICE-01 and E-SLICE-02 for one that does not read.
+    """
+    from omop_etl.reports.quality.collecting import put_together, received
+
+    return put_together(received(Path(intake)), scope="centre", made_at=made_at)
+
+
+def collect_site(site: str, slice_: Path, gate: Path, *, made_at: datetime | None = None) -> QualityData:
+    """The document of one hospital: the same shape with one site, without what needs the others.
+
+    Raises E-GATE-02 and E-SLICE-01 when gate or slice do not read.
+    """
+    from omop_etl.reports.quality.collecting import of_gate, put_together
+
+    return put_together([of_gate(site, Path(slice_), Path(gate))], scope="site", made_at=made_at)
+
+
+def report(intake: Path, out: Path, *, warehouse: Path | None = None, progress: Progress = lambda _: None) -> Quality:
+    """Write the centre's quality folder, whole or not at all: data.json, metrics.prom and, with a warehouse, OHDSI's results of
+    all sites together in dqd/. Raises as `collect`, and E-WAREHOUSE-01."""
+    from omop_etl.gates import gate_warehouse
+    from omop_etl.gates.dqd_results import FILE
+
+    progress("sites")
+    data = collect(Path(intake))
+    with whole_folder(Path(out)) as folder:
+        if warehouse is not None:
+            progress("warehouse")
+            gate_warehouse(Path(warehouse), folder / "dqd", progress=progress)
+            shutil.rmtree(
+                folder / "dqd" / "rejects", ignore_errors=True
+            )  # rows are the sites' business: each has its own
+            data["dqd_results"] = f"dqd/{FILE}"
+        _written(data, folder)
+    return _said(data, Path(out))
+
+
+def report_site(site: str, slice_: Path, gate: Path, out: Path) -> Quality:
+    """Write one hospital's quality folder. Raises as `collect_site`."""
+    data = collect_site(site, slice_, gate)
+    with whole_folder(Path(out)) as folder:
+        _written(data, folder)
+    return _said(data, Path(out))
+
+
+def _written(data: QualityData, folder: Path) -> None:
+    from omop_etl.reports.quality.collecting import as_json
+    from omop_etl.reports.quality.metrics import metrics
+
+    (folder / DATA).write_text(as_json(data), encoding="utf-8")
+    (folder / METRICS).write_text(metrics(data), encoding="utf-8")
+
+
+def _said(data: QualityData, out: Path) -> Quality:
+    return Quality(
+        sites=len(data["sites"]),
+        verdicts={str(name): count for name, count in data["verdicts"].items()},
+        findings=sum(one["verdict"] != "PASS" for one in data["results"]),
+        lock_ready=data["readiness"]["ready"],
+        file=str(out / DATA),
+    )

@@ -346,3 +346,4 @@ class QualityData(TypedDict):
     mend: list[Mend]
     changes: list[Change]
     comparison: list[Comparison]
+    dqd_results: str | None  # path of OHDSI's results JSON of the warehouse, relative to this file

@@ -1,0 +1,785 @@
+"""The quality data, put together: what each site sent, the rules of the centre, the submissions before, in the shape of shape.py."""
+
+import json
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import duckdb
+
+from fhir_adapters.errors import PalmaresError
+from fhir_adapters.knowledge import mappings_folder
+from omop_etl.gates import VERDICTS, read_verdict
+from omop_etl.gates.definitions import Check, Definitions, covers, definitions
+from omop_etl.gates.profile import cut_off as cut_off_of
+from omop_etl.gates.profile import folder_profile, reference
+from omop_etl.gates.slices import LEDGER, MANIFEST, PERSON_LINK, UNMAPPED, quoted_path, read_json
+from omop_etl.reports.quality import central as rules
+from omop_etl.reports.quality import shape
+from omop_etl.submission.contents import SLICE, SUBMISSION
+from omop_etl.submission.history import history
+
+_COMPLETE = "G-COMPLETE"
+_UNMAPPED_TYPES = (
+    "{'site': 'VARCHAR', 'vocabulary_id': 'VARCHAR', 'source_system': 'VARCHAR', 'source_code': 'VARCHAR', "
+    "'source_name': 'VARCHAR', 'cdm_field': 'VARCHAR', 'records': 'BIGINT', 'reason': 'VARCHAR'}"
+)
+_MOST_CODES = 500
+_FIGURES = {
+    "persons": "patients",
+    "analysable": "patients on a CDK4/6 inhibitor",
+    "rows": "rows",
+    "unmapped_records": "records with an unmapped code",
+    "quarantined": "resources in quarantine",
+}
+
+
+@dataclass
+class SiteInput:
+    """What is at hand of one site: its verdict, manifest, profile, slice folder, and what is remembered of it."""
+
+    site: str
+    name: str
+    slice: Path
+    verdict: dict[str, Any]
+    manifest: dict[str, Any]
+    profile: dict[str, Any] | None
+    number: str | None = None
+    received_at: str | None = None
+    past: list[dict[str, Any]] = field(default_factory=list)  # oldest first, the one that counts now among them
+    data_docs: str | None = None
+    dqd_results: str | None = None
+
+    @property
+    def extracted_to(self) -> str | None:
+        return str(self.manifest.get("extracted_to") or "")[:10] or None
+
+    @property
+    def before(self) -> dict[str, Any] | None:
+        """What is remembered of the submission before this one."""
+        older = [one for one in self.past if one["number"] != self.number]
+        return older[-1] if older else None
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        totals: dict[str, int] = {}
+        for counts in self.manifest.get("resources", {}).values():
+            for outcome, count in counts.items():
+                totals[outcome] = totals.get(outcome, 0) + count
+        return totals
+
+    @property
+    def figures(self) -> dict[str, int]:
+        tables = self.manifest.get("tables", {})
+        return {
+            "persons": tables.get("person", 0),
+            "analysable": (self.profile or {}).get("analysable", 0),
+            "rows": sum(tables.values()),
+            "unmapped_records": sum(self.manifest.get("unmapped", {}).values()),
+            "quarantined": self.outcomes.get("quarantined", 0),
+        }
+
+
+def received(intake: Path) -> list[SiteInput]:
+    """The sites of an intake, in the order of their ids. Raises E-QUALITY-01 when there is none, E-GATE-02 and E-SLICE-01 for a
+    submission that does not read."""
+    past = history(intake)
+    found = []
+    for folder in sorted(Path(intake).glob("[!.]*")):
+        if not (folder / SUBMISSION).is_file():
+            continue
+        document = read_json(folder / SUBMISSION, "E-RECEIVE-01")
+        remembered = past.get(folder.name, [])
+        own = [one for one in remembered if one["number"] == document.get("number")]
+        found.append(
+            SiteInput(
+                site=folder.name,
+                name=_name(folder.name),
+                slice=folder / SLICE,
+                verdict=read_verdict(folder),
+                manifest=read_json(folder / SLICE / MANIFEST, "E-SLICE-01"),
+                profile=folder_profile(folder),
+                number=document.get("number"),
+                received_at=own[-1]["received_at"] if own else None,
+                past=remembered,
+            )
+        )
+    if not found:
+        raise PalmaresError("E-QUALITY-01", str(intake))
+    return found
+
+
+def of_gate(site: str, slice_: Path, gate: Path, past: Sequence[dict[str, Any]] = ()) -> SiteInput:
+    """One hospital before it submits: its slice and its gate. Raises E-GATE-02, E-SLICE-01."""
+    return SiteInput(
+        site=site,
+        name=_name(site),
+        slice=Path(slice_),
+        verdict=read_verdict(gate),
+        manifest=read_json(Path(slice_) / MANIFEST, "E-SLICE-01"),
+        profile=folder_profile(gate),
+        past=list(past),
+    )
+
+
+def _name(site: str) -> str:
+    from omop_etl.config import load_site
+
+    try:
+        return load_site(site).name
+    except PalmaresError:
+        return site  # the centre need not have the settings of a hospital
+
+
+def put_together(sites: Sequence[SiteInput], *, scope: str, made_at: datetime | None = None) -> shape.QualityData:
+    """The whole document. Everything in it but `made_at` follows from the sites."""
+    defined = definitions()
+    day = cut_off_of(defined.study)
+    states = [
+        rules.SiteState(
+            one.site,
+            one.extracted_to,
+            one.profile,
+            (one.before or {}).get("profile"),
+            one.figures["persons"],
+        )
+        for one in sites
+    ]
+    with duckdb.connect() as connection:
+        twins = _twins(connection, sites)
+        losses, rows_by_type = _ledger(connection, sites)
+        codes, totals = _unmapped(connection, sites)
+    answers = rules.central(states, defined, cut_off=day, twins=twins)
+    if scope == "site":
+        answers = rules.Central(recency=answers.recency)
+    by_code = {check.code: check for check in defined.checks}
+    results = [*_site_results(sites), *_central_results(answers, defined)]
+    latest = max((one.extracted_to for one in sites if one.extracted_to), default=None)
+    counted_from = reference(defined.study, latest)
+    return {
+        "format": shape.FORMAT,
+        "scope": scope,  # type: ignore[typeddict-item]
+        "made_at": f"{made_at or datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "study": defined.study,
+        "cut_off": day.isoformat() if day else None,
+        "reference": counted_from.isoformat() if counted_from else None,
+        "late_months": int(defined.words["recency_months"]),
+        "verdicts": {name: sum(one.verdict["verdict"] == name for one in sites) for name in VERDICTS},  # type: ignore[misc]
+        "families": _families(defined, results, sites),
+        "sites": [_site(one, results) for one in sites],
+        "matrix": _matrix(sites, results),
+        "results": sorted(results, key=lambda one: (one["site"], VERDICTS[::-1].index(one["verdict"]), one["code"])),
+        "overrides": _overrides(sites),
+        "trend": _trend(sites),
+        "recency": answers.recency,
+        "variables": _variables(defined),
+        "completeness": _completeness(sites),
+        "funnels": answers.funnels,
+        "unmapped_sites": _unmapped_sites(sites, totals),
+        "unmapped_codes": codes,
+        "balance": _balance(sites, rows_by_type),
+        "losses": losses,
+        "drift": sorted(answers.drift, key=lambda one: (-one["index"], one["site"], one["variable"], one["against"])),
+        "duplicates": answers.duplicates,
+        "queries": _queries(sites),
+        "readiness": _readiness(sites, results, day),
+        "mend": _mend(sites, results, by_code),
+        "changes": [change for one in sites for change in _changes(one)],
+        "comparison": _comparison(sites, results),
+        "dqd_results": None,
+    }
+
+
+# ------------------------------------------------------------------ checks
+
+
+def _share(numerator: int, denominator: int) -> float | None:
+    return round(numerator / denominator, 6) if denominator else None
+
+
+def _override_of(one: SiteInput, code: str | None) -> shape.Override | None:
+    found = [entry for entry in one.verdict.get("overrides", []) if entry["check"] == code]
+    return _as_override(one.site, found[0]) if found else None
+
+
+def _as_override(site: str, entry: Mapping[str, Any]) -> shape.Override:
+    return {
+        "site": site,
+        "check": entry["check"],
+        "by": entry["by"],
+        "reason": entry["reason"],
+        "until": entry["until"],
+        "state": entry["state"],
+        "note": entry["note"],
+    }
+
+
+def _site_results(sites: Iterable[SiteInput]) -> list[shape.Result]:
+    found: list[shape.Result] = []
+    for one in sites:
+        for check in one.verdict["checks"]:
+            if check["verdict"] == "PASS" and check.get("level") != "STUDY":
+                continue
+            found.append(
+                {
+                    "site": one.site,
+                    "code": check["code"],
+                    "family": check.get("family", check["code"]),
+                    "title": check["title"],
+                    "table": check["table"],
+                    "column": check["column"],
+                    "unit": check["unit"],
+                    "numerator": check["numerator"],
+                    "denominator": check["denominator"],
+                    "share": _share(check["numerator"], check["denominator"]),
+                    "warn": check["warn"],
+                    "block": check["block"],
+                    "severity": check["severity"],
+                    "verdict": check["verdict"],
+                    "message": check["message"],
+                    "override": _override_of(one, check.get("override")),
+                }
+            )
+    return found
+
+
+def _central_results(answers: rules.Central, defined: Definitions) -> list[shape.Result]:
+    """A line per site and rule; drift, one per variable: those that moved."""
+    checks = rules.checks_by_code(defined)
+    found: list[shape.Result] = []
+    for one in answers.found:
+        if one.variable and not one.numerator:
+            continue
+        check = checks[one.code]
+        code = f"{one.code}-{one.variable}" if one.variable else one.code
+        title = f"{check.title}: {one.variable}" if one.variable else check.title
+        said = f"{code} {one.site}: {check.finding}: {one.words}. Run: palmares explain {one.code}"
+        found.append(
+            {
+                "site": one.site,
+                "code": code,
+                "family": one.code,
+                "title": title,
+                "table": check.table,
+                "column": "",
+                "unit": check.unit,
+                "numerator": one.numerator,
+                "denominator": one.denominator,
+                "share": _share(one.numerator, one.denominator),
+                "warn": check.warn,
+                "block": check.block,
+                "severity": check.severity,  # type: ignore[typeddict-item]
+                "verdict": one.verdict,  # type: ignore[typeddict-item]
+                "message": said if one.verdict != "PASS" or one.numerator else f"{code} {one.site}: {one.words}.",
+                "override": None,
+            }
+        )
+    return found
+
+
+def _families(defined: Definitions, results: Sequence[shape.Result], sites: Sequence[SiteInput]) -> list[shape.Family]:
+    """The families that occur, in the order of the files: the rows of the matrix."""
+    here = {one["family"] for one in results}
+    here |= {check.get("family", check["code"]) for one in sites for check in one.verdict["checks"]}
+    found: dict[str, shape.Family] = {}
+    for check in defined.checks:
+        if check.family in here and check.family not in found:
+            found[check.family] = {
+                "code": check.family,
+                "title": _family_title(check),
+                "category": check.category,
+                "subcategory": check.subcategory,
+                "level": check.level,
+                "dqd": check.dqd or None,
+                "place": check.place,  # type: ignore[typeddict-item]
+                "explanation": check.explanation,
+                "remedy": check.remedy,
+            }
+    return list(found.values())
+
+
+def _family_title(check: Check) -> str:
+    """What all checks of a family have in common; the words of one that stands for itself."""
+    if check.code == check.family:
+        return check.title
+    from omop_etl.gates.definitions import family_title
+
+    return family_title(check.family)
+
+
+def _matrix(sites: Sequence[SiteInput], results: Sequence[shape.Result]) -> list[shape.Cell]:
+    found: list[shape.Cell] = []
+    for one in sites:
+        lines: dict[str, list[Mapping[str, Any]]] = {}
+        for check in one.verdict["checks"]:
+            lines.setdefault(check.get("family", check["code"]), []).append(check)
+        for result in results:
+            if result["site"] == one.site and result["family"].startswith("C-"):
+                lines.setdefault(result["family"], []).append(result)
+        for family, own in lines.items():
+            broken = [check for check in own if check["verdict"] != "PASS"]
+            worst = max(
+                broken or own,
+                key=lambda check: (
+                    VERDICTS.index(check["verdict"]),
+                    _share(check["numerator"], check["denominator"]) or 0.0,
+                ),
+            )
+            found.append(
+                {
+                    "site": one.site,
+                    "family": family,
+                    "verdict": worst["verdict"],
+                    "checks": len(own),
+                    "broken": len(broken),
+                    "worst": worst["code"] if broken else None,
+                    "share": _share(worst["numerator"], worst["denominator"]) if broken or len(own) == 1 else None,
+                }
+            )
+    return found
+
+
+def _overrides(sites: Iterable[SiteInput]) -> list[shape.Override]:
+    return [_as_override(one.site, entry) for one in sites for entry in one.verdict.get("overrides", [])]
+
+
+# ------------------------------------------------------------------ sites and their history
+
+
+def _site(one: SiteInput, results: Sequence[shape.Result]) -> shape.SiteFact:
+    checks = one.verdict["checks"]
+    counts = {name: sum(check["verdict"] == name for check in checks) for name in VERDICTS}
+    at_centre = [
+        result["verdict"] for result in results if result["site"] == one.site and result["family"].startswith("C-")
+    ]
+    figures = one.figures
+    return {
+        "site": one.site,
+        "name": one.name,
+        "number": one.number,
+        "received_at": one.received_at,
+        "extracted_to": one.extracted_to,
+        "verdict": one.verdict["verdict"],
+        "centre_verdict": max(at_centre, key=VERDICTS.index, default="PASS"),
+        "persons": figures["persons"],
+        "analysable": figures["analysable"],
+        "rows": figures["rows"],
+        "checks": len(checks),
+        "passed": counts["PASS"],
+        "warned": counts["WARN"],
+        "blocked": counts["BLOCK"],
+        "unmapped_records": figures["unmapped_records"],
+        "quarantined": figures["quarantined"],
+        "data_docs": one.data_docs,
+        "dqd_results": one.dqd_results,
+    }
+
+
+def _trend(sites: Iterable[SiteInput]) -> list[shape.TrendPoint]:
+    found: list[shape.TrendPoint] = []
+    for one in sites:
+        for past in one.past:
+            counts = past.get("counts", {})
+            found.append(
+                {
+                    "site": one.site,
+                    "number": past["number"],
+                    "received_at": past["received_at"],
+                    "extracted_to": past.get("extracted_to"),
+                    "verdict": past["verdict"],
+                    "persons": past.get("persons", 0),
+                    "analysable": (past.get("profile") or {}).get("analysable", 0),
+                    "rows": past.get("rows", 0),
+                    "unmapped_records": past.get("unmapped_records", 0),
+                    "quarantined": past.get("quarantined", 0),
+                    "checks": sum(counts.values()),
+                    "passed": counts.get("PASS", 0),
+                    "warned": counts.get("WARN", 0),
+                    "blocked": counts.get("BLOCK", 0),
+                    "completeness": {
+                        check["code"]: _share(check["denominator"] - check["numerator"], check["denominator"])
+                        for check in past.get("checks", [])
+                        if covers(_COMPLETE, check["code"])
+                    },
+                }
+            )
+    return found
+
+
+def _changes(one: SiteInput) -> list[shape.Change]:
+    """What is different from the submission before: the worst first."""
+    before = one.before
+    if before is None:
+        return []
+    found: list[shape.Change] = []
+
+    def add(kind: str, code: str, title: str, was: float | None, now: float | None, text: str) -> None:
+        found.append(
+            {
+                "site": one.site,
+                "kind": kind,  # type: ignore[typeddict-item]
+                "code": code,
+                "title": title,
+                "before": was,
+                "now": now,
+                "text": text,
+            }
+        )
+
+    old = {check["code"]: check for check in before["checks"]}
+    new = {check["code"]: check for check in one.verdict["checks"]}
+    for code, check in new.items():
+        was = old.get(code)
+        old_verdict = was["verdict"] if was else "PASS"
+        shares = (
+            _share(was["numerator"], was["denominator"]) if was else None,
+            _share(check["numerator"], check["denominator"]),
+        )
+        order = VERDICTS.index(check["verdict"]) - VERDICTS.index(old_verdict)
+        if order > 0:
+            kind = "new" if old_verdict == "PASS" else "worse"
+            add(kind, code, check["title"], *shares, f"{old_verdict} before, {check['verdict']} now")
+        elif order < 0:
+            kind = "gone" if check["verdict"] == "PASS" else "better"
+            add(kind, code, check["title"], *shares, f"{old_verdict} before, {check['verdict']} now")
+        elif check["verdict"] != "PASS" and was and was["numerator"] != check["numerator"]:
+            kind = "worse" if check["numerator"] > was["numerator"] else "better"
+            add(
+                kind,
+                code,
+                check["title"],
+                *shares,
+                f"{was['numerator']} {check['unit']} before, {check['numerator']} now",
+            )
+    for code, check in old.items():
+        if code not in new and check["verdict"] != "PASS":
+            share = _share(check["numerator"], check["denominator"])
+            add("gone", code, check["title"], share, None, f"{check['verdict']} before; nothing to look at now")
+    figures = one.figures
+    for name, title in _FIGURES.items():
+        was_count = before.get(name) if name != "analysable" else (before.get("profile") or {}).get("analysable")
+        if was_count is not None and was_count != figures[name]:
+            add("count", name, title, was_count, figures[name], f"{was_count} before, {figures[name]} now")
+    order_of = ("new", "worse", "better", "gone", "count")
+    return sorted(found, key=lambda change: (order_of.index(change["kind"]), change["code"]))
+
+
+# ------------------------------------------------------------------ completeness, queries, comparison, what to mend
+
+
+def _variables(defined: Definitions) -> list[shape.Variable]:
+    return [
+        {
+            "code": check.code,
+            "name": check.title.removesuffix(" are known").removesuffix(" is known").removesuffix(" are there"),
+            "goal": None if check.warn is None else 100 - check.warn,
+        }
+        for check in defined.checks
+        if covers(_COMPLETE, check.code)
+    ]
+
+
+def _completeness(sites: Iterable[SiteInput]) -> list[shape.Known]:
+    return [
+        {
+            "site": one.site,
+            "variable": check["code"],
+            "known": check["denominator"] - check["numerator"],
+            "of": check["denominator"],
+            "share": _share(check["denominator"] - check["numerator"], check["denominator"]),
+            "verdict": check["verdict"],
+        }
+        for one in sites
+        for check in one.verdict["checks"]
+        if covers(_COMPLETE, check["code"])
+    ]
+
+
+def _queries(sites: Iterable[SiteInput]) -> list[shape.QueryCount]:
+    found: list[shape.QueryCount] = []
+    for one in sites:
+        counts = one.verdict.get("queries") or {}
+        found.append(
+            {
+                "site": one.site,
+                "open": counts.get("open", 0),
+                "answered": counts.get("answered", 0),
+                "resolved": counts.get("resolved", 0),
+                "reappeared": counts.get("reappeared", 0),
+            }
+        )
+    return found
+
+
+def _comparison(sites: Sequence[SiteInput], results: Sequence[shape.Result]) -> list[shape.Comparison]:
+    by_check: dict[str, dict[str, float | None]] = {}
+    for result in results:
+        if result["code"].startswith("G-") and result["code"] == result["family"]:
+            by_check.setdefault(result["code"], {})[result["site"]] = result["share"]
+    found: list[shape.Comparison] = []
+    for code, shares in by_check.items():
+        known = sorted(share for share in shares.values() if share is not None)
+        for one in sites:
+            share = shares.get(one.site)
+            found.append(
+                {
+                    "site": one.site,
+                    "code": code,
+                    "share": share,
+                    "median": median(known) if known else None,
+                    "best": known[0] if known else None,
+                    "worst": known[-1] if known else None,
+                    "rank": known.index(share) + 1 if share is not None else None,
+                    "sites": len(known),
+                }
+            )
+    return sorted(found, key=lambda entry: (entry["site"], entry["code"]))
+
+
+def _mend(
+    sites: Sequence[SiteInput], results: Sequence[shape.Result], by_code: Mapping[str, Check]
+) -> list[shape.Mend]:
+    """First what keeps the site out, then what warns, then what is asked; within each, what touches most."""
+    found: list[shape.Mend] = []
+    for one in sites:
+        own = [result for result in results if result["site"] == one.site and result["numerator"]]
+        own = [result for result in own if result["verdict"] != "PASS" or result["severity"] == "REPORT"]
+        own.sort(
+            key=lambda result: (
+                -VERDICTS.index(result["verdict"]),
+                -(result["unit"] == "persons"),
+                -result["numerator"],
+                result["code"],
+            )
+        )
+        for rank, result in enumerate(own, 1):
+            check = by_code.get(result["code"]) or by_code[result["family"]]
+            found.append(
+                {
+                    "site": one.site,
+                    "rank": rank,
+                    "code": result["code"],
+                    "title": result["title"],
+                    "verdict": result["verdict"],
+                    "records": result["numerator"],
+                    "unit": result["unit"],
+                    "remedy": check.remedy,
+                    "why": _why(result),
+                }
+            )
+    return found
+
+
+def _why(result: shape.Result) -> str:
+    share = f" ({100 * result['share']:.3g} % of {result['denominator']})" if result["share"] is not None else ""
+    said = f"{result['numerator']} {result['unit']}{share}"
+    if result["verdict"] == "BLOCK":
+        return f"keeps the submission back: {said}"
+    return f"warns: {said}" if result["verdict"] == "WARN" else f"is asked of the site: {said}"
+
+
+# ------------------------------------------------------------------ files of the slices
+
+
+def _here(sites: Iterable[SiteInput], name: str) -> list[tuple[SiteInput, Path]]:
+    return [(one, one.slice / name) for one in sites if (one.slice / name).is_file()]
+
+
+def _read(connection: duckdb.DuckDBPyConnection, path: Path, sql: str) -> list[tuple[Any, ...]]:
+    """Rows of a query on one file. Raises E-SLICE-02 for a file that cannot be read."""
+    try:
+        return connection.execute(sql).fetchall()
+    except duckdb.Error:
+        raise PalmaresError("E-SLICE-02", str(path.parent), detail=f"{path.name} does not read") from None
+
+
+def _twins(connection: duckdb.DuckDBPyConnection, sites: Sequence[SiteInput]) -> list[tuple[str, str, int, int]]:
+    """Pairs of sites that have linkage tokens in common: how many persons, and how many of them died on two dates."""
+    links = _here(sites, PERSON_LINK)
+    if not links:
+        return []
+    linked = " UNION ALL ".join(
+        f"SELECT {_text(one.site)} AS site, person_id, linkage_token AS token FROM read_parquet({quoted_path(path)})"
+        for one, path in links
+    )
+    deaths = " UNION ALL ".join(
+        f"SELECT {_text(one.site)} AS site, person_id, death_date FROM read_parquet({quoted_path(path)})"
+        for one, path in _here(sites, "death.parquet")
+    )
+    deaths = deaths or "SELECT '' AS site, 0 AS person_id, NULL::DATE AS death_date WHERE false"
+    return [
+        (str(a), str(b), int(n), int(two))
+        for a, b, n, two in _read(
+            connection,
+            links[0][1],
+            f"""WITH link AS ({linked}), died AS (SELECT site, person_id, min(death_date) AS day FROM ({deaths}) GROUP BY ALL),
+                known AS (SELECT l.site, l.token, min(d.day) AS day FROM link l
+                          LEFT JOIN died d ON d.site = l.site AND d.person_id = l.person_id
+                          WHERE l.token IS NOT NULL GROUP BY l.site, l.token)
+                SELECT a.site, b.site, count(*), count(*) FILTER (a.day <> b.day)
+                FROM known a JOIN known b ON a.token = b.token AND a.site < b.site GROUP BY ALL ORDER BY ALL""",
+        )
+    ]
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _ledger(
+    connection: duckdb.DuckDBPyConnection, sites: Sequence[SiteInput]
+) -> tuple[list[shape.Loss], dict[tuple[str, str], int]]:
+    """Why resources are not in the CDM; and (site, resource type) → rows that they filled."""
+    losses: list[shape.Loss] = []
+    rows: dict[tuple[str, str], int] = {}
+    for one, path in _here(sites, LEDGER):
+        for type_, outcome, reason, resources, filled in _read(
+            connection,
+            path,
+            "SELECT resource_type, outcome, CASE WHEN outcome IN ('excluded', 'quarantined') THEN coalesce(reason, '') END AS why, "
+            f"count(*), coalesce(sum(row_count), 0) FROM read_parquet({quoted_path(path)}) GROUP BY ALL ORDER BY ALL",
+        ):
+            rows[one.site, type_] = rows.get((one.site, type_), 0) + int(filled)
+            if reason is not None:
+                losses.append(
+                    {
+                        "site": one.site,
+                        "resource_type": type_,
+                        "outcome": outcome,
+                        "reason": reason,
+                        "resources": int(resources),
+                    }
+                )
+    return sorted(losses, key=lambda loss: (loss["site"], -loss["resources"], loss["reason"])), rows
+
+
+def _balance(sites: Sequence[SiteInput], rows: Mapping[tuple[str, str], int]) -> list[shape.Balance]:
+    return [
+        {
+            "site": one.site,
+            "resource_type": type_,
+            "read": sum(counts.values()),
+            "written": counts.get("written", 0),
+            "merged": counts.get("merged", 0),
+            "excluded": counts.get("excluded", 0),
+            "quarantined": counts.get("quarantined", 0),
+            "rows": rows.get((one.site, type_), 0),
+        }
+        for one in sites
+        for type_, counts in sorted(one.manifest.get("resources", {}).items())
+    ]
+
+
+def _unmapped(
+    connection: duckdb.DuckDBPyConnection, sites: Sequence[SiteInput]
+) -> tuple[list[shape.UnmappedCode], dict[str, tuple[int, int]]]:
+    """The codes without a concept, most records first; and site → codes and records."""
+    files = _here(sites, UNMAPPED)
+    if not files:
+        return [], {}
+    read = " UNION ALL ".join(
+        f"SELECT {_text(one.site)} AS sent_by, * FROM read_csv({quoted_path(path)}, header = true, auto_detect = false, "
+        f"""delim = ',', quote = '"', escape = '"', columns = {_UNMAPPED_TYPES})"""
+        for one, path in files
+    )
+    rows = _read(
+        connection,
+        files[0][1],
+        "SELECT coalesce(vocabulary_id, ''), coalesce(source_system, ''), coalesce(source_code, ''), "
+        "coalesce(max(source_name), ''), cdm_field, coalesce(reason, ''), list_sort(list(DISTINCT sent_by)), sum(records) "
+        f"FROM ({read}) GROUP BY 1, 2, 3, 5, 6 ORDER BY 8 DESC, 3, 5, 2, 6 LIMIT {_MOST_CODES}",
+    )
+    totals = _read(
+        connection, files[0][1], f"SELECT sent_by, count(*), coalesce(sum(records), 0) FROM ({read}) GROUP BY sent_by"
+    )
+    codes: list[shape.UnmappedCode] = [
+        {
+            "vocabulary_id": row[0],
+            "source_system": row[1],
+            "source_code": row[2],
+            "source_name": row[3],
+            "cdm_field": row[4],
+            "reason": row[5],
+            "sites": row[6],
+            "records": int(row[7]),
+        }
+        for row in rows
+    ]
+    return codes, {site: (int(n), int(records)) for site, n, records in totals}
+
+
+def _unmapped_sites(sites: Sequence[SiteInput], totals: Mapping[str, tuple[int, int]]) -> list[shape.UnmappedSite]:
+    """The share is of the records whose concept decides the table: what OHDSI's completeness of standard concepts looks at and
+    we may block on."""
+    found: list[shape.UnmappedSite] = []
+    for one in sites:
+        own = [check for check in one.verdict["checks"] if check.get("family") == "G-UNMAPPED" and check["block"]]
+        codes, records = totals.get(one.site, (0, 0))
+        share = _share(sum(check["numerator"] for check in own), sum(check["denominator"] for check in own))
+        found.append({"site": one.site, "codes": codes, "records": records, "share": share})
+    return found
+
+
+# ------------------------------------------------------------------ lock readiness
+
+
+@cache
+def _conditions() -> list[dict[str, Any]]:
+    try:
+        text = (mappings_folder() / "quality" / "readiness.toml").read_text(encoding="utf-8")
+        return list(tomllib.loads(text)["condition"])
+    except (OSError, KeyError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        raise PalmaresError("E-GATE-03", "readiness.toml", detail="it is missing or does not read") from None
+
+
+def _readiness(sites: Sequence[SiteInput], results: Sequence[shape.Result], cut_off: date | None) -> shape.Readiness:
+    rules_: dict[str, Callable[[SiteInput], bool]] = {
+        "cut-off": lambda one: cut_off is None or (one.extracted_to or "") >= cut_off.isoformat(),
+        "one-version": lambda one: _version(one) == _version(max(sites, key=lambda other: other.received_at or "")),
+        "no-override": lambda one: all(entry["state"] != "applied" for entry in one.verdict.get("overrides", [])),
+        "no-query": lambda one: not (one.verdict.get("queries") or {}).get("open"),
+    }
+    broken: dict[str, set[str]] = {}
+    for result in results:
+        if result["verdict"] != "PASS":
+            broken.setdefault(result["site"], set()).add(result["code"])
+    conditions: list[shape.Condition] = []
+    for entry in _conditions():
+        if "rule" in entry:
+            failing = [one.site for one in sites if not rules_[entry["rule"]](one)]
+        else:
+            failing = [
+                one.site
+                for one in sites
+                if any(covers(prefix, code) for code in broken.get(one.site, ()) for prefix in entry["checks"])
+            ]
+        conditions.append(
+            {
+                "code": entry["code"],
+                "title": entry["title"],
+                "met": not failing,
+                "text": entry["text"],
+                "sites": failing,
+            }
+        )
+    not_ready = sorted({site for one in conditions for site in one["sites"]})
+    return {
+        "ready": not not_ready,
+        "conditions": conditions,
+        "sites_ready": [one.site for one in sites if one.site not in not_ready],
+        "sites_not_ready": not_ready,
+    }
+
+
+def _version(one: SiteInput) -> tuple[str, str]:
+    return str(one.manifest.get("mappings_sha256")), str(one.manifest.get("code_version"))
+
+
+def as_json(document: shape.QualityData) -> str:
+    """The document as it is written."""
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
