@@ -748,7 +748,7 @@ def _wrong(value: Any) -> Any:
     if type(value) is bool:
         return True
     if isinstance(value, int | float):
-        return 0
+        return 1  # not 0, which passes for a day of 1970
     return [] if type(value) is list else {}
 
 

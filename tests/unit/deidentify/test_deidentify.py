@@ -152,7 +152,7 @@ def test_an_id_that_is_none_stays_none() -> None:
         ("17/05/1961", "withheld"),
         ("maggio 1961", "withheld"),
         ("1961-05-17 Rossi", "withheld"),
-        (19610517, 0),
+        (19610517, 1),
     ],
 )
 def test_birth_dates(birth: Any, kept: Any) -> None:
