@@ -148,7 +148,12 @@ def rebuild(home: Path, name: str, *, vocabulary: Path | None = None, progress: 
         progress("compare")
         if again["vocabulary"] != manifest["vocabulary"]:
             since = ["vocabulary", *since]
-        before, after = described(sealed), described(folder)
+        # what was made; the manifest and the citation name the code and are the same only where that is
+        before, after = dict(manifest["files"]), again["files"]
+        if not since:
+            own = (MANIFEST, CITATION)
+            before |= {path: about for path, about in described(sealed).items() if path in own}
+            after = after | {path: about for path, about in described(folder).items() if path in own}
         different = [path for path in sorted(before.keys() | after.keys()) if before.get(path) != after.get(path)]
     return Rebuilt(name, not different, len(before), different, since)
 

@@ -47,7 +47,7 @@ def write_meds(
     ).fetchall()[0]
     if patients != subjects:
         raise PalmaresError("E-PUBLISH-03", FOLDER, count=patients - subjects, detail="subject ids are not unique")
-    for number in range(-(-patients // size)):
+    for number in range(max(1, -(-patients // size))):
         first = number * size + 1
         select = f"""
             SELECT

@@ -83,4 +83,4 @@ def test_the_lock_is_made_then_verified_then_made_again(dags: dict[str, Any]) ->
     assert {task.task_id for task in dag.tasks} == {"create", "verify", "rebuild"}
     assert all(task.retries == 0 for task in dag.tasks), "a lock's name can be used once: a retry could not go well"
     assert set(dag.params) == {"home", "name", "cut_off", "study"}
-    assert dag.timetable.summary == "None"
+    assert dag.schedule is None
