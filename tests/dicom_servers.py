@@ -125,14 +125,12 @@ def store(server: Server, instances: Iterable[Dataset]) -> int:
         base = server.url.removesuffix("/dicom-web")
         with httpx.Client() as client:
             return sum(client.post(f"{base}/instances", content=one).status_code == 200 for one in encoded)
-    taken = 0
     with tempfile.TemporaryDirectory() as folder:
         for number, one in enumerate(encoded):
             (Path(folder) / f"{number}.dcm").write_bytes(one)
-        command = ["storescu", "-v", "-aec", server.title, "127.0.0.1", str(server.port)]
-        for path in sorted(Path(folder).iterdir()):
-            said = subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)
-            taken += "Received Store Response (Success)" in said.stdout + said.stderr
+        command = ["storescu", "-v", "-nh", "+sd", "-aec", server.title, "127.0.0.1", str(server.port), folder]
+        said = subprocess.run(command, capture_output=True, text=True, check=False)
+        taken = (said.stdout + said.stderr).count("Received Store Response (Success)")
     return taken
 
 

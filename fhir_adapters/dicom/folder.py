@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fhir_adapters.base import Extraction, Progress, Setting, adapter
 from fhir_adapters.dicom.extraction import YIELDS, Read, write, zone_of
-from fhir_adapters.dicom.scan import BATCH, Batch, scan
+from fhir_adapters.dicom.scan import BATCH, Batch, Zip, scan, scan_zip
 from fhir_adapters.dicom.values import Instance
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.outcomes import item_name
@@ -26,7 +26,11 @@ class DicomFolder:
     yields: ClassVar[frozenset[str]] = YIELDS
     needs_key: ClassVar[bool] = True
     settings: ClassVar[Mapping[str, Setting]] = {
-        "path": Setting(Path, "a folder of DICOM files, under any name, in any depth", required=True),
+        "path": Setting(
+            Path,
+            "a folder of DICOM files and zip archives of such, under any name, in any depth; or one of them",
+            required=True,
+        ),
         "time_zone": Setting(str, "the zone of the scanners' clocks; without it studies carry dates and no times"),
         "issuer": Setting(str, "the hospital's IssuerOfPatientID: files of another issuer are left out"),
         "instances": Setting(bool, "list every instance of a series, not only their number", False),
@@ -45,14 +49,26 @@ class DicomFolder:
         self._zone = zone_of(settings, self.kind)
 
     def extract(self, out: Path, *, progress: Progress | None = None) -> Extraction:
-        """Read every header and write the studies. Raises E-SRC-04 (no folder, or no DICOM in it), E-DISK-…."""
-        if not self._path.is_dir():
-            raise PalmaresError("E-SRC-04", self.kind, detail="the path in its settings is no folder")
-        files = sorted(_files(self._path))
+        """Read every header and write the studies. Raises E-SRC-04 (nothing there, or no DICOM in it), E-DISK-…."""
+        if self._path.is_file():
+            files = [(self._path.name, str(self._path), self._path.stat().st_size)]
+        elif self._path.is_dir():
+            files = sorted(_files(self._path))
+        else:
+            raise PalmaresError("E-SRC-04", self.kind, detail="the path in its settings does not exist")
         found, left_out = self._read([path for _, path, _ in files], progress)
-        if not any(isinstance(one, Instance) or one not in ("X-NOT-DICOM", "Q-DICOM-UNREADABLE") for one in found):
+        items = [item_name(name) for name, _, _ in files]
+        zips = [place for place, one in enumerate(found) if one == "X-DICOM-ZIP"]
+        tasks = [Zip(files[place][1], self._key, self._issuer) for place in zips]
+        for place, done in zip(
+            zips, in_order(scan_zip, tasks, jobs=min(self._jobs, len(tasks)), subject=self.kind), strict=True
+        ):
+            items += [item_name(files[place][0], number) for number in range(1, len(done.found) + 1)]
+            found += done.found
+            left_out += done.left_out
+        if all(one in _NO_DICOM for one in found):
             raise PalmaresError("E-SRC-04", self.kind, count=len(files), detail="none of its files is DICOM")
-        read = Read([item_name(name) for name, _, _ in files], found, left_out, sum(size for _, _, size in files))
+        read = Read(items, found, left_out, sum(size for _, _, size in files))
         return write(self.kind, read, out, zone=self._zone, instances=self._instances)
 
     def _read(self, paths: Sequence[str], progress: Progress | None) -> tuple[list[Instance | str], Counter[str]]:
@@ -66,6 +82,9 @@ class DicomFolder:
             if progress:
                 progress(len(done.found))
         return found, left_out
+
+
+_NO_DICOM = frozenset(["X-NOT-DICOM", "X-DICOM-ZIP", "Q-DICOM-UNREADABLE", "Q-DICOM-ZIP"])
 
 
 def _files(folder: Path) -> Iterator[tuple[str, str, int]]:

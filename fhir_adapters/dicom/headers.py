@@ -6,6 +6,7 @@ understand (big endian, deflated, mixed encodings) is read by pydicom instead, t
 every file that comes with pydicom. Nothing here puts a value of a file into an error, a warning or a log.
 """
 
+import io
 import logging
 import mmap
 import os
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 # A tag is a number here, as the four bytes of a little endian file read: element << 16 | group.
 # tag → raw bytes, or the items of a sequence
 Header = dict[int, "bytes | list[Header]"]
-Outcome = Literal["X-NOT-DICOM", "X-DICOMDIR", "Q-DICOM-DAMAGED", "Q-DICOM-UNREADABLE"]
+Outcome = Literal["X-NOT-DICOM", "X-DICOMDIR", "X-DICOM-ZIP", "Q-DICOM-DAMAGED", "Q-DICOM-UNREADABLE"]
 
 FIRST_READ = 1 << 16  # bytes; most headers end before
 _DEEPEST = 16  # nested sequences; the standard needs about six
+_LARGEST = 1 << 28  # bytes of a header in a stream; those of long multi-frame slides are some megabytes
 
 
 def key(tag: int) -> int:
@@ -114,8 +116,36 @@ def read_header(path: str | Path, wanted: Wanted) -> "Header | Outcome":
                 found = "Q-DICOM-DAMAGED"
     except OSError:
         return "Q-DICOM-UNREADABLE"
+    return _judged(found, data)
+
+
+def read_stream(file: IO[bytes], size: int, wanted: Wanted) -> "Header | Outcome":
+    """As `read_header`, of a stream of `size` bytes that can only be read on; no more of it is read than the header takes.
+
+    Raises what reading the stream raises.
+    """
+    data = file.read(FIRST_READ)
+    while True:
+        try:
+            return _judged(_header(data, len(data) >= size, wanted), data)
+        except _MoreNeeded:
+            more = file.read(min(15 * len(data), _LARGEST - len(data))) if data else b""
+            if not more:  # the stream is shorter than it says, or its header is longer than any
+                return _judged("Q-DICOM-DAMAGED", data)
+            data += more
+        except _NotUnderstood:
+            data += file.read(_LARGEST - len(data))
+            return _judged(_by_pydicom(io.BytesIO(data), wanted), data)
+        except _Damaged:
+            return _judged("Q-DICOM-DAMAGED", data)
+
+
+def _judged(found: "Header | Outcome", data: Bytes) -> "Header | Outcome":
+    """What was found, held against how the file begins."""
     if data[128:132] == b"DICM" or found == "X-DICOMDIR":
         return found
+    if data[:4] == b"PK\3\4":
+        return "X-DICOM-ZIP"
     # no preamble: files of before 1993, and some of today; what was found must be an image's identity
     return found if isinstance(found, dict) and found.get(_SOP_CLASS) and found.get(_SOP_INSTANCE) else "X-NOT-DICOM"
 
@@ -293,13 +323,13 @@ def silent_pydicom() -> Iterator[None]:
         log.disabled = before
 
 
-def read_dataset(path: str | Path) -> "Dataset | None":
+def read_dataset(file: "str | Path | IO[bytes]") -> "Dataset | None":
     """All of a file but its pixels, by pydicom; None when it cannot be read."""
     import pydicom
 
     with silent_pydicom(), pydicom.config.disable_value_validation():
         try:
-            return pydicom.dcmread(path, stop_before_pixels=True, force=True)
+            return pydicom.dcmread(file, stop_before_pixels=True, force=True)
         except Exception:  # whatever a broken file makes pydicom raise
             return None
 

@@ -3,13 +3,17 @@
 Few imports: each worker loads this module anew.
 """
 
+import io
+import lzma
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from fhir_adapters import allow_list
-from fhir_adapters.dicom.headers import Header, key, read_dataset, read_header
+from fhir_adapters.dicom.headers import Header, key, read_dataset, read_header, read_stream
 from fhir_adapters.dicom.values import Instance, Reader
 from fhir_adapters.pseudonyms import SiteKey
 
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 BATCH = 500  # files: about a tenth of a second
+_LARGEST_REPORT = 1 << 28  # bytes
 _SOP_CLASS = key(0x00080016)
 
 
@@ -24,6 +29,14 @@ class Batch(NamedTuple):
     """Files to read, the site's key, and the issuer of its record numbers where only that one is taken."""
 
     paths: Sequence[str]
+    key: SiteKey
+    issuer: str | None = None
+
+
+class Zip(NamedTuple):
+    """An archive to read, and what `Batch` says."""
+
+    path: str
     key: SiteKey
     issuer: str | None = None
 
@@ -43,6 +56,36 @@ def scan(batch: Batch) -> Scan:
         header = read_header(path, reader.wanted)
         found.append(header if isinstance(header, str) else instance_of(header, reader, partial(read_dataset, path)))
     return Scan(found, reader.left_out)
+
+
+def scan_zip(archive: Zip) -> Scan:
+    """Read the members of a zip archive, nothing unpacked to disk. One that cannot be read to its end says so at the end."""
+    reader = Reader(allow_list.dicom(), archive.key, archive.issuer)
+    found: list[Instance | str] = []
+    try:
+        with zipfile.ZipFile(archive.path) as file:
+            for member in file.infolist():
+                if not member.is_dir():
+                    found.append(_member(file, member, reader))
+    except (zipfile.BadZipFile, OSError, ValueError):
+        found.append("Q-DICOM-ZIP")
+    return Scan(found, reader.left_out)
+
+
+def _member(file: zipfile.ZipFile, member: zipfile.ZipInfo, reader: Reader) -> Instance | str:
+    try:
+        with file.open(member) as stream:
+            header = read_stream(stream, member.file_size, reader.wanted)
+        if isinstance(header, str):
+            return "X-NOT-DICOM" if header == "X-DICOM-ZIP" else header  # one archive in another is not opened
+        return instance_of(header, reader, partial(_whole, file, member))
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, NotImplementedError):
+        return "Q-DICOM-ZIP"  # damaged, encrypted, or compressed in a way that Python does not know
+
+
+def _whole(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> "Dataset | None":
+    with file.open(member) as stream:
+        return read_dataset(io.BytesIO(stream.read(_LARGEST_REPORT)))
 
 
 def instance_of(header: Header, reader: Reader, whole: "Callable[[], Dataset | None] | None") -> Instance | str:

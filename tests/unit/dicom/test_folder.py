@@ -4,6 +4,8 @@ import json
 import os
 import random
 import shutil
+import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -350,7 +352,7 @@ def test_twice_the_same_bytes(tmp_path) -> None:
 
 
 def test_pydicoms_own_files(tmp_path) -> None:
-    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    folder = Path(pydicom.__file__).parent / "data"
     studies = extract(folder, tmp_path / "out", instances=True)
     everything = [path for path in folder.rglob("*") if path.is_file()]
     found = files(tmp_path / "out")
@@ -358,6 +360,60 @@ def test_pydicoms_own_files(tmp_path) -> None:
     written = sum(one == ("resource", None) for one in found)
     assert written == sum(study["numberOfInstances"] for study in studies) > 90
     assert {outcome for outcome, _ in found} == {"resource", "merged", "excluded", "quarantined"}
+
+
+def zipped(path: Path, folder: Path, names: list[str] | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for one in sorted(folder.rglob("*")):
+            if one.is_file() and (names is None or one.name in names):
+                archive.write(one, one.relative_to(folder))
+    return path
+
+
+def test_a_zip_of_everything_gives_what_the_folder_gives(tmp_path) -> None:
+    folder = Path(pydicom.__file__).parent / "data"
+    zipped(tmp_path / "in" / "ROSSI MARIA.zip", folder)
+    assert extract(tmp_path / "in", tmp_path / "out") == extract(folder, tmp_path / "folder")
+    found = files(tmp_path / "out")
+    assert found[0] == ("excluded", "X-DICOM-ZIP")
+    assert Counter(found[1:]) == Counter(files(tmp_path / "folder"))
+    rows = pq.read_table(tmp_path / "out" / "outcomes.parquet").to_pylist()
+    assert rows[1]["item"] == f"{rows[0]['item']}:1" and "ROSSI" not in str(rows)
+    # the archive alone, without a folder around it
+    assert extract(tmp_path / "in" / "ROSSI MARIA.zip", tmp_path / "alone") == extract(folder, tmp_path / "folder")
+
+
+@needs_shared("dicom")
+def test_a_report_in_a_zip(tmp_path) -> None:
+    zipped(tmp_path / "in" / "1.zip", SHARED / "data" / "dicom", ["sr_document.dcm"])
+    extract(tmp_path / "in", tmp_path / "out")
+    assert len((tmp_path / "out" / "fhir" / "Observation.ndjson").read_text().splitlines()) == 1
+
+
+def test_zips_that_cannot_be_unpacked(tmp_path) -> None:
+    folder = tmp_path / "in"
+    save(folder / "0", instance(1))
+    save(tmp_path / "one" / "1", instance(2, ImageComments="x" * 5000))
+    whole = zipped(tmp_path / "whole.zip", tmp_path / "one").read_bytes()
+    (folder / "1-cut.zip").write_bytes(whole[: len(whole) // 2])
+    flags = whole.index(b"PK\1\2") + 8
+    (folder / "2-encrypted.zip").write_bytes(whole[:flags] + b"\1" + whole[flags + 1 :])
+    middle = whole.index(b"PK\1\2") // 2
+    (folder / "3-damaged.zip").write_bytes(whole[:middle] + b"\xff" * 40 + whole[middle + 40 :])
+    with zipfile.ZipFile(folder / "4-nested.zip", "w") as archive:
+        archive.writestr("inner.zip", whole)
+        archive.writestr("../../outside", (tmp_path / "one" / "1").read_bytes())
+    [study] = extract(folder, tmp_path / "out")
+    assert study["numberOfInstances"] == 2
+    assert files(tmp_path / "out") == [
+        ("resource", None),
+        *[("excluded", "X-DICOM-ZIP")] * 4,
+        *[("quarantined", "Q-DICOM-ZIP")] * 3,
+        ("excluded", "X-NOT-DICOM"),
+        ("resource", None),
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "one", "out", "whole.zip"]
 
 
 @needs_shared("dicom")

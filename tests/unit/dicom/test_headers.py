@@ -1,5 +1,6 @@
 """The walk over a file's bytes gives what pydicom gives, on every file there is; and no file makes it raise."""
 
+import io
 import os
 import struct
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from fhir_adapters import allow_list
 from fhir_adapters.dicom import headers
-from fhir_adapters.dicom.headers import Header, Wanted, key, read_header
+from fhir_adapters.dicom.headers import Header, Wanted, key, read_header, read_stream
 from fhir_adapters.dicom.values import Reader
 from fhir_adapters.outcomes import outcome_of
 from fhir_adapters.pseudonyms import SiteKey
@@ -20,7 +21,7 @@ from tests.dicom_helpers import code, instance, items, save
 from tests.shared import SHARED
 
 WANTED = Reader(allow_list.dicom(), SiteKey(bytes(32))).wanted
-OF_PYDICOM = Path(pydicom.__file__).parent / "data" / "test_files"
+OF_PYDICOM = Path(pydicom.__file__).parent / "data"
 FILES = sorted(
     path for folder in (OF_PYDICOM, SHARED / "data" / "dicom") for path in folder.rglob("*") if path.is_file()
 )
@@ -189,8 +190,33 @@ def test_what_cannot_be_opened(tmp_path) -> None:
     assert read_header(tmp_path / "empty", WANTED) == "X-NOT-DICOM"
 
 
-@pytest.mark.parametrize("start", [b"\x08\x00\x05\x00", b"\x02\x00\x00\x00", b"\x08\x00", b"PK\x03\x04", b"{"])
+@pytest.mark.parametrize("start", [b"\x08\x00\x05\x00", b"\x02\x00\x00\x00", b"\x08\x00", b"PK\x05\x06", b"{"])
 def test_what_only_looks_like_dicom(tmp_path, start) -> None:
     path = tmp_path / "one"
     path.write_bytes(start + b"\0" * 500)
     assert read_header(path, WANTED) == "X-NOT-DICOM"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_stream_gives_what_the_file_gives(path: Path) -> None:
+    with path.open("rb") as file:
+        assert read_stream(file, path.stat().st_size, WANTED) == read_header(path, WANTED)
+
+
+def test_a_stream_that_is_shorter_than_it_says(tmp_path) -> None:
+    raw = save(tmp_path / "1", instance(1, ImageComments="x" * 1000)).read_bytes()
+    cut = raw[: raw.index(b"x" * 1000) + 10]
+    assert read_stream(io.BytesIO(cut), 1 << 40, WANTED) == "Q-DICOM-DAMAGED"
+    assert read_stream(io.BytesIO(b""), 1 << 40, WANTED) == "X-NOT-DICOM"
+
+
+def test_a_huge_element_is_jumped_over(tmp_path) -> None:
+    raw = save(tmp_path / "1", instance(1)).read_bytes()
+    at = raw.index(struct.pack("<HH2s", 0x0010, 0x0020, b"LO"))
+    huge = struct.pack("<HH2sHI", 0x0009, 0x1001, b"OB", 0, 3_000_000_000)
+    path = tmp_path / "huge"
+    with path.open("wb") as file:  # a file with a hole: it takes no room on disk
+        file.write(raw[:at] + huge)
+        file.seek(3_000_000_000, os.SEEK_CUR)
+        file.write(raw[at:])
+    assert read_header(path, WANTED) == read_header(tmp_path / "1", WANTED)
