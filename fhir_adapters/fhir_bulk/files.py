@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import orjson
 
+from fhir_adapters.deidentified import Block, Filter
 from fhir_adapters.deidentify import Deidentifier
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.fhir_bulk.job import Item, Lost
@@ -15,21 +16,27 @@ from fhir_adapters.fhir_web.gathered import BATCH, Gone, Page
 from fhir_adapters.fhir_web.issues import issues
 from fhir_adapters.fhir_web.spool import Strand
 from fhir_adapters.fhir_web.web import Again, Refused, Web, healing
-from fhir_adapters.landing.rules import LARGEST_LINE, resource_types
+from fhir_adapters.landing.rules import LARGEST_LINE, may_double, resource_types
 
 _HEADERS = {"Accept": "application/fhir+ndjson", "Accept-Encoding": "gzip"}
 _MAGIC = b"\x1f\x8b"
 _BLOCK = 1 << 18
 _TARGET = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/([^/?#\s]{1,64})(?:/_history/[^/?#]+)?$")
-UNREADABLE = (
-    b"withheld\n"  # stands where a line was that is no JSON: landing counts and explains it, and no byte of it passes
-)
 
 
 def download(
-    web: Web, item: Item, strand: Strand, sieve: Deidentifier, signed: bool, told: Callable[[int], None]
+    web: Web,
+    item: Item,
+    strand: Strand,
+    sieve: Deidentifier,
+    odd: Filter,
+    signed: bool,
+    told: Callable[[int], None],
 ) -> None:
-    """Fetch an output file into its strand. Raises Lost when it is not there any more, E-FHIR-05 when lines are missing."""
+    """Fetch an output file into its strand. Raises Lost when it is not there any more, E-FHIR-05 when lines are missing.
+
+    `odd` takes the lines that are no sound JSON: a stand-in is written, which landing refuses for the same reason.
+    """
 
     def once() -> None:
         strand.clear()
@@ -37,9 +44,8 @@ def download(
         for line in _lines(web, item, signed):
             lines += 1
             resource = _parsed(line)
-            if resource is None:
-                page.lines.append(UNREADABLE.rstrip())
-                page.counts["?"] += 1
+            if resource is None or may_double(line, resource):
+                page.refuse(odd.passed(Block(0, line.strip(), lines=True)).data)
             else:
                 page.add(resource, resource.get("resourceType") == item.resource_type)
             if page.size >= BATCH:
@@ -76,6 +82,18 @@ def deletes(web: Web, item: Item, signed: bool) -> list[Gone]:
 
     _fetch(web, item, once)
     return found
+
+
+def resources_of(web: Web, item: Item, signed: bool) -> Iterator[dict[str, Any]]:
+    """The resources of a file as the hospital has them: to look at, not to keep. Raises Lost and those of Web."""
+    found: list[dict[str, Any]] = []
+
+    def once() -> None:
+        found.clear()
+        found.extend(resource for line in _lines(web, item, signed) if (resource := _parsed(line)) is not None)
+
+    _fetch(web, item, once)
+    yield from found
 
 
 def remarks(web: Web, item: Item, signed: bool) -> dict[tuple[str, str], int]:

@@ -7,7 +7,7 @@ the rest. Links that have expired are asked for anew: first of the job's status,
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qsl, quote, urlencode
 
 from fhir_adapters.base import Extraction, Progress, Setting, adapter
+from fhir_adapters.deidentified import Filter
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.fhir_bulk import files
 from fhir_adapters.fhir_bulk.job import Item, Lost, Manifest, end, kick_off, wait
@@ -26,6 +27,7 @@ from fhir_adapters.fhir_web.issues import SEVERE, words
 from fhir_adapters.fhir_web.searchset import count, learn_patients
 from fhir_adapters.fhir_web.spool import Spool, Strand, opened
 from fhir_adapters.fhir_web.web import Meter, Refused, Web
+from fhir_adapters.known_identifiers import of_resource
 from fhir_adapters.landing.rules import id_text, resource_types
 
 if TYPE_CHECKING:
@@ -94,6 +96,31 @@ class FhirBulk:
             finally:
                 client.close()
 
+    @property
+    def undeclared(self) -> Counter[str]:
+        """Code systems of the last extraction that nobody declared."""
+        return self._sieve.undeclared
+
+    def identifiers(self) -> Iterator[tuple[str, str]]:
+        """What an export says of the patients, as (kind, value): for the hospital's own list, which never leaves."""
+        client = Web(self._settings, signer=sign_in.signer(self._settings))
+        try:
+            types = capability(client).chosen(self._settings["types"], mapped_types(), searching=False)
+            status = kick_off(client, kick_off_address(client, self._settings, types, None))
+            longest = 3600.0 * self._settings["poll_hours"]
+            try:
+                manifest = wait(client, status, longest=longest, told=_nothing)
+                for item in manifest.items:
+                    if item.kind == "output":
+                        for resource in files.resources_of(client, item, manifest.signed):
+                            yield from of_resource(resource)
+            finally:
+                end(client, status)
+        except Lost as lost:
+            raise PalmaresError("E-FHIR-09", "$export", detail=lost.why) from None
+        finally:
+            client.close()
+
 
 class _Run:
     """One extraction."""
@@ -126,11 +153,6 @@ class _Run:
         manifest, strands = self._fetched(types)
         self._judge(counts, self._counts(said, types), strands)
         full = self._mark is None
-        resources: Counter[str] = Counter()
-        for strand in strands:
-            for entry in strand.entries:
-                resources += Counter(entry.get("counts", {}))
-        unreadable = resources.pop("?", 0)
         status = self._spool.notes["status"]
         extraction = whole_extraction(
             out,
@@ -142,10 +164,10 @@ class _Run:
             gone=self._gone,
             most_deleted=self._settings["most_deleted"],
             at=manifest.at,
-            resources=dict(sorted(resources.items())),
-            files=len(strands),
+            strands=strands,
+            position=False,
             read=self._web.meter.bytes,
-            skipped={"unreadable-line": unreadable} if unreadable else {},
+            skipped={},
             state={"of": identity, "mark": manifest.at},
             more={
                 "server": {"fhir_version": said.version, "clock_ahead_seconds": round(self._web.ahead, 1)},
@@ -167,18 +189,6 @@ class _Run:
 
     # ----------------------------------------------------------------------------------------------------- the job
 
-    def _address(self, types: tuple[str, ...]) -> str:
-        level, group = self._settings["level"], self._settings["group"]
-        place = {"patient": "Patient/$export", "system": "$export", "group": f"Group/{quote(group, safe='')}/$export"}[
-            level
-        ]
-        asked = [("_type", ",".join(types)), ("_outputFormat", "application/fhir+ndjson")]
-        if self._mark is not None:
-            since = datetime.fromisoformat(self._mark) - timedelta(minutes=self._settings["overlap_minutes"])
-            asked.append(("_since", since.isoformat(timespec="milliseconds").replace("+00:00", "Z")))
-        asked += parse_qsl(self._settings["parameters"].lstrip("?"))
-        return f"{self._web.base}/{place}?{urlencode(asked, quote_via=quote, safe=',')}"
-
     def _fetched(self, types: tuple[str, ...]) -> tuple[Manifest, list[Strand]]:
         """Everything of one export in the spool; another job, or fresh links of the same, as often as it takes. Raises E-FHIR-09."""
         jobs, why = 0, ""
@@ -187,7 +197,9 @@ class _Run:
                 if jobs == _JOBS:
                     raise PalmaresError("E-FHIR-09", "$export", detail=why)
                 jobs += 1
-                self._spool.note(status=kick_off(self._web, self._address(types)))
+                self._spool.note(
+                    status=kick_off(self._web, kick_off_address(self._web, self._settings, types, self._mark))
+                )
             try:
                 manifest = self._manifest()
                 return manifest, self._take(manifest)
@@ -262,7 +274,8 @@ class _Run:
 
     def _one(self, strand: Strand, item: Item, signed: bool) -> None:
         if not (strand.last or {}).get("done"):
-            files.download(self._web, item, strand, self._sieve.one(), signed, self._told)
+            sieve, odd = self._sieve.one(), Filter(self._sieve.apart())
+            files.download(self._web, item, strand, sieve, odd, signed, self._told)
 
     def _deletes(self, manifest: Manifest) -> list[tuple[str, str, str | None]]:
         sieve = self._sieve.one()
@@ -302,6 +315,20 @@ class _Run:
             if missing > 0:
                 self._forget()
                 raise PalmaresError("E-FHIR-05", kind, count=missing, detail=f"of {min(before[kind], after[kind])}")
+
+
+def kick_off_address(client: Web, settings: Mapping[str, Any], types: tuple[str, ...], mark: str | None) -> str:
+    """The address that starts an export of these types: all of them, or what changed since a mark."""
+    level, group = settings["level"], settings["group"]
+    place = {"patient": "Patient/$export", "system": "$export", "group": f"Group/{quote(group, safe='')}/$export"}[
+        level
+    ]
+    asked = [("_type", ",".join(types)), ("_outputFormat", "application/fhir+ndjson")]
+    if mark is not None:
+        since = datetime.fromisoformat(mark) - timedelta(minutes=settings["overlap_minutes"])
+        asked.append(("_since", since.isoformat(timespec="milliseconds").replace("+00:00", "Z")))
+    asked += parse_qsl(settings["parameters"].lstrip("?"))
+    return f"{client.base}/{place}?{urlencode(asked, quote_via=quote, safe=',')}"
 
 
 def _check(settings: Mapping[str, Any]) -> None:

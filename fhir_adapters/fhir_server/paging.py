@@ -66,8 +66,8 @@ class Fetched:
     """What came of one type."""
 
     resource_type: str
+    strand: Strand
     pages: int = 0
-    resources: Counter[str] = field(default_factory=Counter)  # landed, per type (includes too)
     matches: int = 0  # entries that matched, repeats counted
     different: int = 0
     counted: int | None = None  # what the server said there is; None where it cannot count
@@ -99,7 +99,7 @@ class Pager:
         self._sieve = sieve
         self._ahead = ahead
         self._told = told
-        self._came = Fetched(query.resource_type)
+        self._came = Fetched(query.resource_type, strand)
 
     def fetch(self, *, check: bool) -> Fetched:
         """Read the type to its end, from where the strand stands.
@@ -154,7 +154,6 @@ class Pager:
         for entry in self._strand.entries:
             if "counts" in entry:
                 self._came.pages += 1
-                self._came.resources += Counter(entry["counts"])
                 self._came.matches += entry["matches"]
                 self._came.skipped += Counter(entry["skipped"])
 

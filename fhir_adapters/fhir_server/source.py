@@ -10,7 +10,7 @@ in the extraction folder, and the mark moves only after landing (memory.py).
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -24,9 +24,10 @@ from fhir_adapters.fhir_server.paging import Fetched, Pager, Query, deletes, par
 from fhir_adapters.fhir_web import gathered, sign_in, web
 from fhir_adapters.fhir_web.capability import Capability, capability
 from fhir_adapters.fhir_web.gathered import Sieve, mapped_types, whole_extraction
-from fhir_adapters.fhir_web.searchset import learn_patients
+from fhir_adapters.fhir_web.searchset import learn_patients, resources_of
 from fhir_adapters.fhir_web.spool import Spool, opened
 from fhir_adapters.fhir_web.web import Meter, Refused, Web
+from fhir_adapters.known_identifiers import of_resource
 from fhir_adapters.landing.rules import resource_types
 
 if TYPE_CHECKING:
@@ -89,6 +90,21 @@ class FhirServer:
             finally:
                 client.close()
 
+    @property
+    def undeclared(self) -> Counter[str]:
+        """Code systems of the last extraction that nobody declared."""
+        return self._sieve.undeclared
+
+    def identifiers(self) -> Iterator[tuple[str, str]]:
+        """What the server says of its patients, as (kind, value): for the hospital's own list, which never leaves."""
+        client = Web(self._settings, signer=sign_in.signer(self._settings))
+        try:
+            for kind in capability(client).chosen(self._settings["types"], mapped_types()):
+                for resource in resources_of(client, self.query(kind).address(client.base)):
+                    yield from of_resource(resource)
+        finally:
+            client.close()
+
     def _query_settings(self) -> dict[str, Any]:
         names = ("types", "search", "include", "page", "sort", "overlap_minutes", "check_counts", "deletes")
         return {name: self._settings[name] for name in names}
@@ -125,7 +141,6 @@ class _Run:
         came = self._fetch_all(types, told)
         whole = [one.resource_type for one in came if self._since(one.resource_type) is None or not one.increments]
         gone, by_history = self._deletes(said, [one for one in types if one not in whole])
-        resources: Counter[str] = sum((one.resources for one in came), Counter())
         remembered = {one: {"mark": mark, "query": _hash(self._source.query(one))} for one in types}
         return whole_extraction(
             out,
@@ -137,8 +152,8 @@ class _Run:
             gone=gone,
             most_deleted=self._settings["most_deleted"],
             at=mark,
-            resources=dict(sorted(resources.items())),
-            files=sum(one.pages for one in came),
+            strands=[one.strand for one in came],
+            position=True,
             read=self._web.meter.bytes,
             skipped=sum((one.skipped for one in came), Counter()),
             state={"of": identity, "types": {**self._marks, **remembered}},

@@ -20,7 +20,9 @@ from fhir_adapters.errors import PalmaresError
 from fhir_adapters.fhir_web.spool import Spool, Strand
 from fhir_adapters.folders import whole_folder
 from fhir_adapters.knowledge import mappings_folder
+from fhir_adapters.landing.rules import id_text, resource_types
 from fhir_adapters.memory import KNOWN
+from fhir_adapters.outcomes import RESOURCE, OutcomeFile, item_name
 
 if TYPE_CHECKING:
     from fhir_adapters.pseudonyms import SiteKey
@@ -62,9 +64,14 @@ class Sieve:
 
     def one(self) -> Deidentifier:
         """A de-identifier for one thread."""
+        made = self.apart()
+        self._all.append(made)
+        return made
+
+    def apart(self) -> Deidentifier:
+        """One whose counts are not told."""
         made = Deidentifier.for_site(self._key, zone=self._settings.get("time_zone") or "", settings=self._settings)
         made.patients = self._patients
-        self._all.append(made)
         return made
 
     @property
@@ -105,7 +112,7 @@ class Page:
         self._sieve = sieve
         self.lines: list[bytes] = []
         self.ids: list[str] = []
-        self.counts: Counter[str] = Counter()  # landed per type
+        self.counts: Counter[str] = Counter()  # lines per type; "?" where they are no resource of R4
         self.size = 0
 
     def add(self, resource: dict[str, Any], match: bool) -> None:
@@ -113,16 +120,23 @@ class Page:
         kept = self._sieve.resource(resource)
         if kept is None:
             return
-        line = orjson.dumps(kept)
-        self.lines.append(line)
-        self.size += len(line)
-        kind, identifier = kept.get("resourceType"), kept.get("id")
-        if isinstance(kind, str) and isinstance(identifier, str) and identifier.isprintable():
-            self.counts[kind] += 1
+        kind, identifier = kept.get("resourceType"), id_text(kept.get("id"))
+        self._line(orjson.dumps(kept), kind if kind in resource_types() else "?")
+        if isinstance(kind, str) and identifier is not None:
             meta = kept.get("meta")
             updated = meta.get("lastUpdated") if isinstance(meta, dict) else None
             updated = updated if isinstance(updated, str) and updated.isprintable() else ""
             self.ids.append(f"{'m' if match else 'i'}\t{kind}\t{identifier}\t{updated}\n")
+
+    def refuse(self, stand_in: bytes) -> None:
+        """Take what stands in for a line that is no sound resource: landing counts and explains it."""
+        if stand_in:
+            self._line(stand_in, "?")
+
+    def _line(self, line: bytes, kind: str) -> None:
+        self.lines.append(line)
+        self.size += len(line)
+        self.counts[kind] += 1
 
     def write(self, strand: Strand, **entry: Any) -> None:
         lines = b"".join(line + b"\n" for line in self.lines)
@@ -220,6 +234,28 @@ def _write_deletes(path: Path, deletes: Sequence[tuple[str, str, str | None]]) -
             file.write(orjson.dumps({"resourceType": "Bundle", "type": "history", "entry": entries}) + b"\n")
 
 
+def pages_of(strand: Strand, start: Counter[str]) -> Counter[str]:
+    """The lines of a strand per type, added to `start`."""
+    for entry in strand.entries:
+        start.update(entry.get("counts", {}))
+    return start
+
+
+def _outcomes(strand: Strand, position: bool, items: OutcomeFile) -> int:
+    """One outcome for each page (or for the file that the strand is) that held anything; returns how many pages there were."""
+    pages = [entry["counts"] for entry in strand.entries if "counts" in entry]
+    if not position:
+        pages = [pages_of(strand, Counter())]
+    for number, counts in enumerate(pages, 1):
+        brought = sum(count for kind, count in counts.items() if kind != "?")
+        name = item_name(strand.name, number if position else None)
+        if brought:
+            items.add(name, RESOURCE, resources=brought)
+        elif counts or not position:
+            items.refuse(name, "X-NOTHING-PASSED")
+    return len(pages)
+
+
 def whole_extraction(
     out: Path,
     spool: Spool,
@@ -231,14 +267,19 @@ def whole_extraction(
     gone: Sequence[tuple[str, str, str | None]],
     most_deleted: float,
     at: str,
-    resources: Mapping[str, int],
-    files: int,
+    strands: Sequence[Strand],
+    position: bool,
     read: int,
     skipped: Mapping[str, int],
     state: Mapping[str, Any],
     more: Mapping[str, Any],
 ) -> Extraction:
-    """The extraction folder of a spool that holds everything; the spool goes when the folder stands."""
+    """The extraction folder of a spool that holds everything; the spool goes when the folder stands.
+
+    Each page of a strand is an item with its outcome (`position`: a strand has many pages; else it is one file).
+    """
+    resources: Counter[str] = sum((pages_of(strand, Counter()) for strand in strands), Counter())
+    unsound = resources.pop("?", 0)
     with whole_folder(out) as partial:
         (partial / "fhir").mkdir()
         spool.copy_to(partial / "fhir")
@@ -248,7 +289,12 @@ def whole_extraction(
             spool.remove()  # the next run has to ask the server again, not this spool
             raise
         more = {**more, "deleted": deletes}
-        extraction = Extraction(kind, files, read, dict(resources), dict(skipped), more, full=full, state=state)
+        with OutcomeFile(partial, kind) as items:
+            files = sum(_outcomes(strand, position, items) for strand in strands)
+            items.balance(sum(resources.values()))
+        counts = dict(sorted(resources.items()))
+        skipped = {**skipped, **({"no-resource": unsound} if unsound else {})}
+        extraction = Extraction(kind, files, read, counts, skipped, more, full=full, state=state)
         extraction.write(partial)
     spool.remove()
     return extraction

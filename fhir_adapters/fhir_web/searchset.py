@@ -50,14 +50,21 @@ def learn_patients(web: Web, sieve: Sieve) -> None:
 
     Raises Refused where patients cannot be searched.
     """
-    url: str | None = f"{web.base}/Patient?_elements=identifier&_count=1000"
+    for resource in resources_of(web, f"{web.base}/Patient?_elements=identifier&_count=1000"):
+        if resource.get("resourceType") == "Patient":
+            sieve.learn(resource)
+
+
+def resources_of(web: Web, address: str) -> Iterator[dict[str, Any]]:
+    """Every resource of a search as the hospital has it: to look at, not to keep."""
+    url: str | None = address
     seen: set[str] = set()
     while url is not None and url not in seen:
         seen.add(url)
         bundle = web.json(url).document
-        for entry in entries_of(bundle, "Patient"):
+        for entry in entries_of(bundle, "search"):
             resource = entry.get("resource")
-            if isinstance(resource, dict) and resource.get("resourceType") == "Patient":
-                sieve.learn(resource)
+            if isinstance(resource, dict):
+                yield resource
         link = next_link(bundle)
         url = web.own(link, url) if link else None

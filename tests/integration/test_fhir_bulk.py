@@ -148,10 +148,12 @@ def test_lines_that_are_no_json_are_counted_and_nothing_of_them_passes(
 
     from fhir_adapters.landing import land
 
-    bad = f'{{"resourceType":"Observation","note":"{NAME}\n'.encode()
+    bad = (
+        f'{{"resourceType":"Condition","note":"{NAME}\n{{"resourceType":"Condition","id":"c0","id":"c0"}}\n7\n'.encode()
+    )
     proxy.add(r"/file/.*/0", headers={"Content-Encoding": "identity"}, edit_bytes=lambda body: bad + plain(body))
     done = export(tmp_path / "out", proxy.url)
-    assert done.skipped == {"unreadable-line": 1}
+    assert done.skipped == {"no-resource": 3}
     land([tmp_path / "out"], tmp_path / "landed")
     assert [row["reason"] for row in pq.read_table(tmp_path / "landed" / "quarantine.parquet").to_pylist()] == [
         "Q-JSON"
@@ -325,3 +327,18 @@ def test_record_numbers_make_the_pseudonyms(server: Server, tmp_path: Path) -> N
     how = {"patient_identifier": "urn:test:mrn"}
     export(tmp_path / "out", server.url, types=["Observation", "Patient"], **how)
     assert landed(tmp_path / "out", tmp_path / "landed") == expected(server.holds("Observation", "Patient"), **how)
+
+
+def test_outcomes_and_what_the_hospital_may_know(server: Server, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from fhir_adapters.base import open_source
+    from tests.web_helpers import KEY
+
+    done = export(tmp_path / "out", server.url)
+    items = pq.read_table(tmp_path / "out" / "outcomes.parquet").to_pylist()
+    assert sum(item["resources"] for item in items) == sum(done.resources.values()) == 193
+    assert {item["item"] for item in items} >= {"Condition-0001", "Patient-0007"}
+    given = settings(server.url, "fhir_bulk", level="system", types=["Patient"])
+    source: Any = open_source(given, folder=tmp_path, key=KEY)
+    assert ("name", NAME) in set(source.identifiers())

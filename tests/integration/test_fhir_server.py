@@ -454,3 +454,17 @@ def test_record_numbers_make_the_pseudonyms(server: Server, tmp_path: Path) -> N
     came = landed(tmp_path / "1", tmp_path / "landed")
     assert came == expected(server.holds("Observation", "Patient"), patient_identifier="urn:test:mrn")
     assert f'"Patient/{KEY.pseudonym("patient", "MRN-3")}"'.encode() in b"".join(came)
+
+
+def test_outcomes_and_what_the_hospital_may_know(server: Server, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from fhir_adapters.base import open_source
+    from tests.web_helpers import KEY
+
+    done = extract(tmp_path / "out", settings(server.url))
+    items = pq.read_table(tmp_path / "out" / "outcomes.parquet").to_pylist()
+    assert sum(item["resources"] for item in items) == sum(done.resources.values()) == 193
+    assert {"Observation:6", "Patient:2"} <= {item["item"] for item in items}
+    source: Any = open_source(settings(server.url), folder=tmp_path, key=KEY)
+    assert {("name", NAME), ("record-number", "MRN-3")} <= set(source.identifiers())
