@@ -384,12 +384,15 @@ def synthetic(
     patients: Annotated[int, typer.Option(min=1, help="How many patients in all.")] = 300,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 2024,
     clean: Annotated[bool, typer.Option("--clean", help="Without the planted defects.")] = False,
+    formats: Annotated[
+        str, typer.Option("--formats", help="files, server, bulk, tables, hl7v2, or mixed: each site its own way.")
+    ] = "files",
     jobs: JobsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write hospitals that do not exist, in source formats, with the truth beside them.
 
-    Example: palmares synthetic --sites 5 --patients 300 --out hospitals/
+    Example: palmares synthetic --sites 5 --patients 300 --formats mixed --out hospitals/
     """
     from omop_etl.synthetic import generate
 
@@ -397,7 +400,14 @@ def synthetic(
         "synthetic",
         json,
         lambda report: generate(
-            out, sites=sites, patients=patients, seed=seed, dirty=not clean, jobs=jobs, progress=report
+            out,
+            sites=sites,
+            patients=patients,
+            seed=seed,
+            dirty=not clean,
+            jobs=jobs,
+            formats=formats,
+            progress=report,
         ),
     )
 

@@ -28,7 +28,7 @@ def run(out: Path, *, sites: int, patients: int, seed: int, as_json: bool = Fals
     out = out.resolve()
     hospitals, home = out / "hospitals", out / "workspace"
     console.print(f"[bold]1/3[/] {sites} synthetic hospitals with {patients} patients → {hospitals}")
-    generate(hospitals, sites=sites, patients=patients, seed=seed)
+    generate(hospitals, sites=sites, patients=patients, seed=seed, formats="mixed")
     names = sorted(path.stem for path in (hospitals / "sites").glob("*.toml"))
     seconds = {"generate": time.monotonic() - started}
 
@@ -49,7 +49,12 @@ def _run_dag(dag: str, out: Path, home: Path, sites: list[str], console: Any) ->
     airflow = out / "airflow"
     airflow.mkdir(parents=True, exist_ok=True)
     conf = {"home": str(home)} | ({"sites": sites} if dag == "site_submission" else {})
-    environment = os.environ | {"PALMARES_SITES": str(out / "hospitals" / "sites"), "AIRFLOW_HOME": str(airflow)}
+    settings = out / "hospitals" / "sites"
+    environment = os.environ | {
+        "PALMARES_SITES": str(settings),
+        "PALMARES_LINKAGE_KEY": (settings / "keys" / "linkage.key").read_text(encoding="ascii").strip(),
+        "AIRFLOW_HOME": str(airflow),
+    }
     log = airflow / f"{dag}.log"
     events = home / "events.ndjson"
     seen = events.stat().st_size if events.exists() else 0

@@ -105,8 +105,13 @@ def write_settings(folder: Path, plan: SitePlan, zone: str, *, dicom: bool) -> N
         lines.append(f'codes = "codes/{plan.id}"')
     lines.append(f'key_file = "keys/{plan.id}.key"')
     if plan.way in FHIR_WAYS:
+        lines += [""]
+        if plan.way != "files":
+            kind = {"server": "fhir_server", "bulk": "fhir_bulk"}[plan.way]
+            lines.append(
+                f'# a hospital with a FHIR server (kind = "{kind}"): what it would answer lies in files, so that no server is needed'
+            )
         lines += [
-            "",
             "[[source]]",
             'kind = "fhir_files"',
             f'path = "../hospitals/{plan.id}/fhir"',
