@@ -57,7 +57,10 @@ _REFERENCE = re.compile(
 _CONDITIONAL = re.compile(r"(?:[a-z][a-z0-9+.-]*://\S*/)?([A-Z][A-Za-z]{2,40})\?.+", re.DOTALL)
 _URN = re.compile(r"urn:(uuid|oid):(.+)", re.DOTALL)
 _ID = re.compile(r"[A-Za-z0-9.\-]{1,64}")
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9:/._-]{1,120}")
+# an address that may be shown in the hospital: lower-case words and short numbers; others may be made of a name
+_ADDRESS = re.compile(
+    r"https?://[a-z0-9.:-]{1,80}(?:/(?:[a-z][a-z0-9-]{0,30}|CodeSystem|NamingSystem|R4))*/?|urn:oid:[0-9]{1,6}(?:\.[0-9]{1,6}){2,15}|urn:[a-z:-]{1,60}"
+)
 _HEX = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[0-9]{1,5}")
 _LETTERS = re.compile(r"[^\W\d_]+")
@@ -473,7 +476,9 @@ class Deidentifier:
                 if known[0] != system:
                     counts[system_place] += 1
                     if type(system) is str:
-                        self.undeclared[system if _ADDRESS.fullmatch(system) else "(an address that is none)"] += 1
+                        self.undeclared[
+                            system if _ADDRESS.fullmatch(system) else "(an address that may name somebody)"
+                        ] += 1
             if known[1] is not None:
                 out["code"] = known[1]
                 if known[1] != code:
