@@ -14,7 +14,7 @@ SELECT
     coalesce(provider_key(asserter), provider_key(recorder)) AS provider_key,
     code_codings,
     start_datetime,
-    is_partial(start_text) AS start_imputed,
+    is_partial(start_text) OR onset_end IS NOT NULL AND onset_start IS NULL AND start_text = onset_end AS start_imputed,
     ends_at(end_text) AS end_datetime,
     is_partial(end_text) AS end_imputed,
     -- a category says whether this is a diagnosis of an encounter or an entry of the problem list
@@ -37,7 +37,7 @@ FROM (
         SELECT
             *,
             -- onset, not the day somebody said so or wrote it down; these only where onset is not known
-            coalesce(onset_datetime, onset_start, asserted, recorded) AS start_text,
+            coalesce(onset_datetime, onset_start, asserted, recorded, onset_end) AS start_text,
             coalesce(abatement_datetime, abatement_end) AS end_text
         FROM flat
     )

@@ -18,7 +18,7 @@ SELECT
     -- a title that is no more than the name of the code; any other text may hold a name
     CASE WHEN list_contains(list_transform(code_codings, lambda c: c.display), code_text) THEN left(code_text, 250) END AS note_title,
     start_datetime,
-    is_partial(start_text) AS start_imputed,
+    is_partial(start_text) OR effective_start IS NULL AND effective_end IS NOT NULL AS start_imputed,
     coalesce(
         type_concept('DiagnosticReport', 'category', categories[1]),
         CASE WHEN len(categories) > 1 THEN coalesce(
@@ -27,7 +27,7 @@ SELECT
     nullif(conclusions, []) AS conclusions
 FROM (
     SELECT *, starts_at(start_text) AS start_datetime
-    FROM (SELECT *, coalesce(effective_datetime, effective_start, issued) AS start_text FROM flat)
+    FROM (SELECT *, coalesce(effective_datetime, effective_start, effective_end, issued) AS start_text FROM flat)
 )
 
 -- ## stage diagnostic_report_conclusion

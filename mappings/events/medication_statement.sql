@@ -15,7 +15,7 @@ SELECT
     reference_key(subject, 'Patient') AS person_key,
     reference_key(encounter, 'Encounter') AS visit_key,
     provider_key(information_source) AS provider_key,
-    CASE WHEN starts_with(medication, '#') THEN contained_codings ELSE code_codings END AS code_codings,
+    CASE WHEN starts_with(medication, '#') THEN contained_of(contained_medications, medication).code.coding ELSE code_codings END AS code_codings,
     reference_key(medication, 'Medication') AS medication_key,
     route_codings,
     start_datetime,

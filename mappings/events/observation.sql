@@ -21,7 +21,7 @@ SELECT
     code_codings,
     value_codings,
     start_datetime,
-    is_partial(start_text) AS start_imputed,
+    is_partial(start_text) OR open_start AS start_imputed,
     first_category_type('Observation', categories) AS type_concept_id,
     reported_by(performers[1], subject) AS reported,
     -- an unmapped code stays where its kind of observation is at home
@@ -60,7 +60,14 @@ FROM (
             len(code_codings) AS codes,
             len(components) AS parts,
             coalesce(value_unit_code, value_unit, value_range_unit) AS unit_code
-        FROM (SELECT *, coalesce(effective_datetime, effective_start, effective_instant, issued) AS start_text FROM flat)
+        FROM (
+            -- of a period without a start the end is a day on which it was so; the day of issue only where there is no other
+            SELECT
+                *,
+                coalesce(effective_datetime, effective_start, effective_instant, effective_end, issued) AS start_text,
+                effective_end IS NOT NULL AND effective_start IS NULL AS open_start
+            FROM flat
+        )
     )
 )
 
@@ -172,8 +179,8 @@ SELECT
     coalesce(v.concept_id, s.value_boolean_concept_id, c.value_concept_id, CASE WHEN s.value_key IS NOT NULL THEN 0 END)
         AS value_as_concept_id,
     coalesce(v.source_value, CASE WHEN s.data_absent THEN coalesce(s.data_absent_code, 'unknown') END,
-        CASE WHEN s.comparator IS NOT NULL THEN concat_ws(' ', s.comparator, coalesce(s.value_shown, number_text(s.value_as_number))) END)
-        AS value_source_value,
+        CASE WHEN s.comparator IS NOT NULL THEN concat_ws(' ', s.comparator, coalesce(s.value_shown, number_text(s.value_as_number))) END,
+        CASE WHEN s.value_as_number IS NULL THEN s.interpretation END) AS value_source_value,
     v.code_no AS value_no,
     operator_concept(s.comparator) AS operator_concept_id,
     u.code_no AS unit_no,

@@ -17,8 +17,9 @@ SELECT
     reference_key(encounter, 'Encounter') AS visit_key,
     coalesce(first_provider_key(performers), provider_key(recorder)) AS provider_key,
     code_codings,
+    -- of a period without a start the day on which it was done with
     start_datetime,
-    is_partial(start_text) AS start_imputed,
+    is_partial(start_text) OR performed_start IS NULL AND performed_end IS NOT NULL AS start_imputed,
     ends_at(performed_end) AS end_datetime,
     is_partial(performed_end) AS end_imputed,
     type_concept('Procedure', 'default', '') AS type_concept_id,
@@ -26,7 +27,7 @@ SELECT
     nullif(sites, []) AS sites
 FROM (
     SELECT *, starts_at(start_text) AS start_datetime
-    FROM (SELECT *, coalesce(performed_datetime, performed_start) AS start_text FROM flat)
+    FROM (SELECT *, coalesce(performed_datetime, performed_start, performed_end) AS start_text FROM flat)
 )
 
 -- ## stage procedure_detail

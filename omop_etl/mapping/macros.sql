@@ -33,6 +33,9 @@ CREATE OR REPLACE MACRO record_key(reference) AS coalesce(
 CREATE OR REPLACE MACRO first_focus_key(refs) AS CASE WHEN len(refs) > 0 THEN coalesce(
     record_key(refs[1]), record_key(refs[2]), record_key(refs[3])) END;
 
+-- the contained resource that a reference within the resource names
+CREATE OR REPLACE MACRO contained_of(resources, reference) AS list_filter(resources, lambda r: reference = '#' || r.id)[1];
+
 -- the patient himself, or a relative, said so
 CREATE OR REPLACE MACRO reported_by(reference, subject) AS coalesce(
     reference = subject OR contains(reference, 'Patient/') OR contains(reference, 'RelatedPerson/'), false);

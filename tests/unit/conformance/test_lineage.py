@@ -146,7 +146,13 @@ def test_no_view_reads_what_must_never_be_read() -> None:
             "condition_occurrence",
             "condition_start_date",
             "Condition",
-            {"onsetDateTime", "onsetPeriod.start", "extension (condition-assertedDate)", "recordedDate"},
+            {
+                "onsetDateTime",
+                "onsetPeriod.start",
+                "onsetPeriod.end",
+                "extension (condition-assertedDate)",
+                "recordedDate",
+            },
         ),
         (
             "condition_occurrence",
@@ -223,6 +229,7 @@ def test_reasons_of_exclusion_name_the_elements_that_decide() -> None:
     assert condition.elements(condition.reasons["X-NO-DATE"]) == {
         "onsetDateTime",
         "onsetPeriod.start",
+        "onsetPeriod.end",
         "extension",
         "recordedDate",
     }
@@ -378,7 +385,9 @@ def test_losses_name_what_the_guide_asks_for(pages: dict[Path, str]) -> None:
             assert f"Condition.{one.path}" in page
     moved = page.split("## Lost because the concept decides the table")[1]
     assert re.search(
-        r"^\| Procedure \| measurement, observation \| performedPeriod\.end \|$", moved, flags=re.MULTILINE
+        r"^\| Condition \| measurement, observation \| .*abatementDateTime, abatementPeriod\.end \|$",
+        moved,
+        flags=re.MULTILINE,
     )
     assert re.search(r"^\| 20 \| .*drug_exposure\.stop_reason", page, flags=re.MULTILINE)
     assert re.search(r"^\| Observation \| .*interpretation", page.split("## Only the first")[1], flags=re.MULTILINE)
