@@ -123,11 +123,13 @@ class Identifiers:
         once = set(text)
         if not self._anchors.keys().isdisjoint(once):
             for place, word in enumerate(text):
-                for anchor, parts, kind in self._anchors.get(word, ()):
-                    begin = place - anchor
-                    if begin >= 0 and tuple(text[begin : begin + len(parts)]) == parts:
-                        found[kind] += 1
-                        break
+                found.update(
+                    {
+                        kind
+                        for anchor, parts, kind in self._anchors.get(word, ())
+                        if place >= anchor and tuple(text[place - anchor : place - anchor + len(parts)]) == parts
+                    }
+                )
         for word in once - self._clean:
             within = self._within(word)
             if within is None:
