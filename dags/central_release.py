@@ -6,6 +6,8 @@ anew beside the old one from every site in the intake and swapped in by rename, 
 From it are **derived** the lines of therapy and the endpoints (eras and episodes go into the warehouse in the same way), and
 from both come the **cohort** with its attrition table, and the released **datasets**.
 
+Beside them the **quality** of all sites is put together: what each sent, against the others and against what it sent before.
+
 - A submission that fails verification is reported by its task and stops nobody else.
 - Nothing is published unless the warehouse was built.
 
@@ -64,8 +66,8 @@ def central_release():
 
         return in_airflow("warehouse", stages.build, centre_place(params))
 
-    def follow(name: str):
-        @task(task_id=name, doc_md=stage(name).sentence, retries=stage(name).retries)
+    def follow(name: str, rule: str = "all_success"):
+        @task(task_id=name, doc_md=stage(name).sentence, retries=stage(name).retries, trigger_rule=rule)
         def run(params=None) -> dict:
             from omop_etl import stages
 
@@ -75,10 +77,13 @@ def central_release():
 
     last = build()
     receive.expand(submission=list_submissions()) >> last
-    for one in CENTRAL_STAGES[2:]:
+    for one in CENTRAL_STAGES[2:-1]:
         following = follow(one.name)
         last >> following
         last = following
+        if one.name == "derive":
+            # all_done: the report on quality is wanted most when something else failed; and it stops nothing
+            following >> follow(CENTRAL_STAGES[-1].name, "all_done")
 
 
 way = central_release()

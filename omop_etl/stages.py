@@ -128,6 +128,13 @@ CENTRAL_STAGES = (
         "release",
         "omop_etl.publish.release",
     ),
+    Stage(
+        "quality",
+        "Put the quality of all sites together: what each sent, against the others and against what it sent before.",
+        "intake, warehouse.duckdb",
+        "quality",
+        "omop_etl.reports.quality.report",
+    ),
 )
 
 
@@ -148,7 +155,7 @@ class SitePlace:
         return self.home / "sites" / self.site.id
 
     def __getattr__(self, name: str) -> Path:
-        if name in ("extracted", "landed", "accepted", "slice", "gate", "submission"):
+        if name in ("extracted", "landed", "accepted", "slice", "gate", "queries", "quality", "submission"):
             return self.folder / name
         raise AttributeError(name)
 
@@ -182,6 +189,10 @@ class CentrePlace:
     @property
     def release(self) -> Path:
         return self.folder / "release"
+
+    @property
+    def quality(self) -> Path:
+        return self.folder / "quality"
 
     @property
     def locks(self) -> Path:
@@ -314,13 +325,26 @@ def map_(place: SitePlace, vocabulary: Path | None = None) -> dict[str, Any]:
 
 
 def gate(place: SitePlace, vocabulary: Path | None = None) -> dict[str, Any]:
-    """Gate the slice. The verdict is data: a BLOCK is raised by `submit`, where it stops something."""
+    """Gate the slice, follow the queries, write the site's quality folder. The verdict is data: a BLOCK is raised by `submit`,
+    where it stops something."""
     from omop_etl.gates import gate as run
+    from omop_etl.gates.queries import follow
+    from omop_etl.reports.quality import report_site
 
     chosen = vocabulary or place.site.vocabulary
 
     def work() -> object:
-        return run(place.slice, place.gate, site=place.site.id, vocabulary=chosen, overrides=place.site.overrides)
+        verdict = run(
+            place.slice,
+            place.gate,
+            site=place.site.id,
+            vocabulary=chosen,
+            overrides=place.site.overrides,
+            book=place.queries,
+        )
+        follow(place.queries, place.slice, place.gate)
+        report_site(place.site.id, place.slice, place.gate, place.quality)
+        return verdict
 
     return _noted(place.home, "gate", place.site.id, work)
 
@@ -343,7 +367,11 @@ def _hold_back_what_identifies(place: SitePlace) -> None:
     from omop_etl.onboarding import phi_check, read_known
 
     leaving = [path for path in place.slice.glob("*") if path.is_file()]
-    leaving += [place.slice / "side" / "person_link.parquet", place.gate / "verdict.json", place.gate / "checks.parquet"]
+    leaving += [
+        place.slice / "side" / "person_link.parquet",
+        place.gate / "verdict.json",
+        place.gate / "checks.parquet",
+    ]
     found = phi_check([path for path in leaving if path.is_file()], read_known(place.site.identifiers), patterns=False)
     if not found.clean:
         where = [" ".join(filter(None, (one.file, one.column, one.kind))) for one in found.findings[:5]]
@@ -431,3 +459,14 @@ def rebuild_lock(centre: CentrePlace, name: str) -> dict[str, Any]:
         return found
 
     return _noted(centre.home, "rebuild", name, work)
+
+
+def quality(centre: CentrePlace, study: str) -> dict[str, Any]:
+    """Report on the quality of all sites; it goes beside the release and stops nothing."""
+    from omop_etl.reports.quality import report
+
+    def work() -> object:
+        warehouse = centre.warehouse if centre.warehouse.is_file() else None
+        return report(centre.intake, centre.quality, warehouse=warehouse)
+
+    return _noted(centre.home, "quality", study, work)
