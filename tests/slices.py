@@ -324,7 +324,8 @@ def write_slice(
         pq.write_table(pa.Table.from_pylist(found, schema=arrow_schema(table)), folder / f"{table}.parquet")
     write_ledger(folder, ledger)
     pq.write_table(pa.Table.from_pylist(links, schema=LINK_SCHEMA), folder / "side" / "person_link.parquet")
-    pq.write_table(pa.table({"cdm_table": ["person"], "cdm_id": [1]}), folder / "side" / "trace.parquet")
+    trace = {"cdm_table": ["person"], "cdm_id": [1], "resource_type": ["Patient"], "resource_id": ["x"]}
+    pq.write_table(pa.table(trace), folder / "side" / "trace.parquet")
     header = "site,vocabulary_id,source_system,source_code,source_name,cdm_field,records,reason\n"
     line = f"{site},LOINC,http://loinc.org,29593-1,,measurement.measurement_concept_id,4,no-standard-concept\n"
     (folder / "unmapped.csv").write_text(header + line, encoding="utf-8")

@@ -25,12 +25,12 @@ from fhir_adapters.folders import whole_folder
 from omop_etl.gates import dqd_results
 from omop_etl.gates import overrides as _overrides
 from omop_etl.gates.counting import Count, Counter
-from omop_etl.gates.definitions import VERDICTS, definitions, explain, verdict_of
+from omop_etl.gates.definitions import VERDICTS, Definitions, definitions, explain, verdict_of
 from omop_etl.gates.overrides import Override
 from omop_etl.gates.profile import FILE as PROFILE
 from omop_etl.gates.profile import profile
 from omop_etl.gates.relations import of_slice, of_warehouse
-from omop_etl.gates.slices import open_slice, read_json
+from omop_etl.gates.slices import Slice, open_slice, read_json
 
 __all__ = [
     "VERDICTS",
@@ -90,13 +90,15 @@ def gate(
     site: str,
     vocabulary: Path | None = None,
     overrides: Iterable[dict[str, Any]] = (),
+    book: Path | None = None,
     today: date | None = None,
     progress: Progress = lambda _: None,
 ) -> Verdict:
     """Check the slice and write the gate folder `out`, whole or not at all. The verdict is an answer, not an error.
 
     `vocabulary` is the one with which the slice was mapped (None: the starter slice), `overrides` the [[override]] entries of the
-    site's TOML (overrides.py), `today` (default: the clock's) the day on which they hold and from which OHDSI counts the future.
+    site's TOML (overrides.py), `book` the site's query book (queries.py): the number of its queries per state, as this gate leaves
+    them, stands in the verdict. `today` (default: the clock's) is the day on which overrides hold and from which OHDSI counts the future.
     `progress` is told each table as it is counted. Raises E-SLICE-01 and E-SLICE-02 when the slice cannot be read, E-SLICE-04 when
     it is another site's, E-GATE-03 when mappings/quality does not fit, E-GATE-04 when an override does not, E-VOC-01 when there is no
     vocabulary.
@@ -135,6 +137,8 @@ def gate(
             messages=[check["message"] for check in checks if check["verdict"] != "PASS"] + _overrides.messages(taken),
         )
         _write(folder, verdict, checks, taken)
+        if book is not None:
+            _count_queries(folder, opened, Path(book), defined)
         database.unlink()
         shutil.rmtree(folder / ".spill", ignore_errors=True)
         shutil.rmtree(folder / "data_docs" / "static", ignore_errors=True)  # GX's own logos and fonts
@@ -174,10 +178,11 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _reject(counter: Counter, counts: Iterable[Count], folder: Path) -> None:
-    """The rows that break each check that can become WARN or BLOCK."""
+    """The rows that break each check that can become WARN or BLOCK, or is of the study."""
     folder.mkdir()
     for count in counts:
-        if count.numerator and not count.check.structural and count.check.severity != "REPORT":
+        shown = count.check.severity != "REPORT" or count.check.level == "STUDY"
+        if count.numerator and not count.check.structural and shown:
             counter.reject(count, folder / f"{count.check.code}.parquet")
 
 
@@ -233,6 +238,16 @@ def _let_through(
         for one in given
     ]
     return entries, taken
+
+
+def _count_queries(folder: Path, opened: Slice, book: Path, defined: Definitions) -> None:
+    """Put the number of queries per state, as the book will hold them, into verdict.json."""
+    from omop_etl.gates import queries
+
+    document = read_json(folder / "verdict.json", "E-GATE-02")
+    found, _ = queries.findings(opened, folder, document, defined)
+    document["queries"] = queries.states(queries.compared(queries.known(book, opened.site), found).values())
+    (folder / "verdict.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def _entry(count: Count, verdict: str, override: Override | None) -> dict[str, Any]:

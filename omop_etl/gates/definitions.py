@@ -123,6 +123,8 @@ class Definitions:
     ohdsi_release: str
     validation: tuple[str, ...]
     central: dict[str, float]
+    never_asked: tuple[str, ...]
+    most_queries: int
     study: str
     words: dict[str, str]
 
@@ -455,6 +457,8 @@ def definitions(
             ohdsi_release=str(document["release"]),
             validation=tuple(document["validation"]),
             central=dict(thresholds["central"]),
+            never_asked=tuple(thresholds["queries"]["never"]),
+            most_queries=int(thresholds["queries"]["most"]),
             study=str(document["study"]),
             words=words,
         )
