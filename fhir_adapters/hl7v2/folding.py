@@ -21,27 +21,30 @@ class Folder:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], dict[str, tuple[Rank, dict[str, Any] | None]]] = {}
         self._touched: dict[tuple[str, str], str] = {}
+        self._new: set[tuple[str, str]] = set()
 
-    def take(self, told: Iterable[Told], *, master: bool, touched: str, place: int) -> int:
-        """Take in a message; returns how many resources it is the first to tell of."""
-        new = 0
+    def take(self, told: Iterable[Told], *, master: bool, touched: str, place: int, new: bool) -> int:
+        """Take in a message; returns of how many resources it is the first new one to tell."""
+        first = 0
         for one in told:
             key = (one.type, one.id)
-            if key not in self._known:
-                self._known[key] = {}
-                new += 1
-            elements = self._known[key]
+            if new and key not in self._new:
+                self._new.add(key)
+                first += 1
+            elements = self._known.setdefault(key, {})
             for name, said in one.elements.items():
                 rank = (master, touched, place)
                 if name not in elements or elements[name][0] <= rank:
                     elements[name] = rank, said
             if touched > self._touched.get(key, ""):
                 self._touched[key] = touched
-        return new
+        return first
 
     def resources(self) -> Iterator[dict[str, Any]]:
-        """The folded resources."""
+        """The folded resources of which a new message tells."""
         for key, elements in self._known.items():
+            if key not in self._new:
+                continue
             resource: dict[str, Any] = {"resourceType": key[0], "id": key[1]}
             if key in self._touched:
                 resource["meta"] = {"lastUpdated": self._touched[key]}

@@ -1,7 +1,7 @@
 """The `hl7v2` source: a folder of HL7 v2 messages as FHIR under pseudonyms, every message with one outcome.
 
-Every extraction reads the whole folder: a visit is what all its messages say together. What a run wrote before is written the
-same again, and landing keeps one version of it.
+A visit is what all its messages say together, so every extraction reads the whole folder; it writes what the files tell that are
+new or were changed since the last one, and nothing when none is.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from fhir_adapters.base import Extraction, Progress, Setting, adapter
@@ -25,6 +26,7 @@ from fhir_adapters.hl7v2.site_map import read_site_map
 from fhir_adapters.outcomes import RESOURCE, OutcomeFile, item_name
 from fhir_adapters.processes import in_order, processors
 from fhir_adapters.pseudonyms import LinkageKey
+from fhir_adapters.seen_files import looked_at, name_hash, of_recipe, recipe
 
 if TYPE_CHECKING:
     from fhir_adapters.pseudonyms import SiteKey
@@ -40,6 +42,7 @@ class Task:
     path: Path
     name: str
     spans: tuple[Span, ...]
+    new: bool = True  # of a file that was not read before: what it tells is written
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Result:
     """What became of one message. `made`: finished resources as JSON, by type."""
 
     item: str
+    new: bool
     reason: str = ""
     digest: bytes = b""
     told: tuple[Told, ...] = ()
@@ -98,7 +102,14 @@ class Hl7v2:
         self._settings = settings
         self._key = key
 
-    def extract(self, out: Path, *, progress: Progress | None = None) -> Extraction:
+    def extract(
+        self,
+        out: Path,
+        *,
+        full: bool = False,
+        state: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> Extraction:
         """Write `out/fhir/<ResourceType>.ndjson`, `out/outcomes.parquet` and `out/report.csv`.
 
         Raises E-SRC-02 and E-SRC-04 (settings, folder), E-HL7-01 (the map), E-HL7-02 (no message in any file), E-KEY-01 (no
@@ -111,6 +122,10 @@ class Hl7v2:
         paths = sorted(path for path in folder.glob(self._settings["files"]) if path.is_file())
         if not paths:
             raise PalmaresError("E-SRC-04", self.kind)
+        of = recipe({**self._settings, "jobs": 0}, Path(__file__).with_name("tables.csv"), reader.keys())
+        seen = {} if full else of_recipe(state, of).get("files", {})
+        now = looked_at(paths, folder)
+        new = {name for name, look in now.items() if seen.get(name) != look}
         with whole_folder(out) as partial_, ExitStack() as stack:
             spool = partial_ / ".spool"
             for name in (partial_ / "fhir", spool):
@@ -118,8 +133,10 @@ class Hl7v2:
             outcomes = stack.enter_context(OutcomeFile(partial_, self.kind))
             report = stack.enter_context(Report(partial_ / "report.csv"))
             writer = Writer(partial_ / "fhir", outcomes, report, stack)
-            read_bytes = writer.read(reader, paths, folder, spool, self._settings["jobs"], progress)
-            if not writer.messages:
+            read_bytes = 0
+            if new:
+                read_bytes = writer.read(reader, paths, folder, new, spool, self._settings["jobs"], progress)
+            if new and not writer.found:
                 raise PalmaresError("E-HL7-02", self.kind, count=len(paths))
             writer.close()
             outcomes.balance(sum(writer.written.values()))
@@ -128,7 +145,7 @@ class Hl7v2:
             spool.rmdir()
             extraction = Extraction(
                 self.kind,
-                len(paths),
+                len(new),
                 read_bytes,
                 dict(sorted(writer.written.items())),
                 skipped=dict(sorted(outcomes.reasons.items())),
@@ -137,9 +154,27 @@ class Hl7v2:
                     "outcomes": dict(sorted(outcomes.outcomes.items())),
                     "reported": dict(sorted(report.reasons.items())),
                 },
+                full=not seen,
+                state={"of": of, "files": now},
             )
             extraction.write(partial_)
         return extraction
+
+    def identifiers(self) -> Iterator[tuple[str, str]]:
+        """What the messages say of their patients, as (kind, value): for the hospital's own list, which never leaves."""
+        from fhir_adapters.hl7v2.identifying import of_message
+
+        folder: Path = self._settings["path"]
+        with TemporaryDirectory() as spool:
+            for path in sorted(one for one in folder.glob(self._settings["files"]) if one.is_file()):
+                try:
+                    copy = plain_copy(path, Path(spool))
+                    for span in spans(copy) if is_hl7(copy) else ():
+                        with copy.open("rb") as file:
+                            file.seek(span.start)
+                            yield from of_message(file.read(span.end - span.start), self._settings["encoding"])
+                except NotReadable:
+                    continue  # an extraction tells of it; here it says nothing
 
     def _reader(self) -> "Reader":
         if self._key is None:
@@ -183,6 +218,11 @@ class Reader:
     settings: Settings
     encoding: str
 
+    def keys(self) -> list[str]:
+        """What tells the keys apart without telling anything of them."""
+        linkage = self.settings.linkage
+        return [self.settings.key.fingerprint, linkage.fingerprint if linkage else ""]
+
     def __call__(self, task: Task) -> list[Result]:
         with task.path.open("rb") as file:
             return [self._result(file, task, span) for span in task.spans]
@@ -190,7 +230,7 @@ class Reader:
     def _result(self, file: Any, task: Task, span: Span) -> Result:
         item = item_name(task.name, span.position)
         if span.reason:
-            return Result(item, span.reason)
+            return Result(item, task.new, span.reason)
         file.seek(span.start)
         content: bytes = file.read(span.end - span.start)
         digest = hashlib.md5(content.strip(b"\x0b\x1c\r\n \t"), usedforsecurity=False).digest()
@@ -200,12 +240,13 @@ class Reader:
         try:
             reading = read(decoded(content, self.encoding), self.settings)
         except NoMessage:
-            return Result(item, "Q-HL7-HEADER", digest)
+            return Result(item, task.new, "Q-HL7-HEADER", digest)
         except Refused as refused:
-            return Result(item, refused.args[0], digest)
-        made = tuple((one["resourceType"], _text(one)) for one in reading.made)
+            return Result(item, task.new, refused.args[0], digest)
+        made = tuple((one["resourceType"], _text(one)) for one in reading.made) if task.new else ()
+        wrongs = tuple(reading.wrongs) if task.new else ()
         master = reading.kind == "ADT"
-        return Result(item, "", digest, tuple(reading.told), made, tuple(reading.wrongs), master, reading.touched)
+        return Result(item, task.new, "", digest, tuple(reading.told), made, wrongs, master, reading.touched)
 
 
 def _text(resource: Mapping[str, Any]) -> str:
@@ -222,37 +263,55 @@ class Writer:
         self._seen: set[bytes] = set()
         self.written: Counter[str] = Counter()
         self.messages: Counter[str] = Counter()
+        self.found = 0
 
     def read(
-        self, reader: Reader, paths: list[Path], root: Path, spool: Path, jobs: int, progress: Progress | None
+        self,
+        reader: Reader,
+        paths: list[Path],
+        root: Path,
+        new: set[str],
+        spool: Path,
+        jobs: int,
+        progress: Progress | None,
     ) -> int:
         """All files through the workers; returns the bytes read."""
         size = sum(path.stat().st_size for path in paths)
         workers = 1 if size < _FEW else jobs or processors()
         place = 0
         for results in in_order(
-            partial(_safely, reader), self._tasks(paths, root, spool, progress), jobs=workers, subject="hl7v2"
+            partial(_safely, reader), self._tasks(paths, root, new, spool, progress), jobs=workers, subject="hl7v2"
         ):
             for result in results:
                 place += 1
                 self._take(result, place)
         return size
 
-    def _tasks(self, paths: list[Path], root: Path, spool: Path, progress: Progress | None) -> Iterator[Task]:
+    def _tasks(
+        self, paths: list[Path], root: Path, new: set[str], spool: Path, progress: Progress | None
+    ) -> Iterator[Task]:
         for path in paths:
             name = path.relative_to(root).as_posix()
+            is_new = name_hash(path, root) in new
             try:
                 copy = plain_copy(path, spool)
-                if not is_hl7(copy):
+                if is_hl7(copy):
+                    yield from _cut(copy, name, new=is_new)
+                elif is_new:
                     self._outcomes.refuse(item_name(name), "X-NOT-HL7")
-                else:
-                    yield from _cut(copy, name)
             except NotReadable:
-                self._outcomes.refuse(item_name(name), "Q-HL7-FILE")
+                if is_new:
+                    self._outcomes.refuse(item_name(name), "Q-HL7-FILE")
             if progress:
                 progress(1)
 
     def _take(self, result: Result, place: int) -> None:
+        self.found += 1
+        if not result.new:
+            if not result.reason and result.digest not in self._seen:
+                self._seen.add(result.digest)
+                self._folder_of.take(result.told, master=result.master, touched=result.touched, place=place, new=False)
+            return
         self.messages["read" if not result.reason else "left out"] += 1
         if result.reason:
             self._outcomes.refuse(result.item, result.reason)
@@ -263,7 +322,7 @@ class Writer:
         self._seen.add(result.digest)
         for wrong in result.wrongs:
             self._report.add(result.item, wrong)
-        new = self._folder_of.take(result.told, master=result.master, touched=result.touched, place=place)
+        new = self._folder_of.take(result.told, master=result.master, touched=result.touched, place=place, new=True)
         for kind, text in result.made:
             self._write(kind, text)
         self._outcomes.add(result.item, RESOURCE, resources=new + len(result.made))
@@ -285,10 +344,10 @@ def _safely(reader: Reader, task: Task) -> list[Result]:
     try:
         return reader(task)
     except OSError:
-        return [Result(item_name(task.name, span.position), "Q-HL7-FILE") for span in task.spans]
+        return [Result(item_name(task.name, span.position), task.new, "Q-HL7-FILE") for span in task.spans]
 
 
-def _cut(path: Path, name: str) -> Iterator[Task]:
+def _cut(path: Path, name: str, *, new: bool) -> Iterator[Task]:
     """A file's messages in tasks of about a mebibyte."""
     batch: list[Span] = []
     size = 0
@@ -296,7 +355,7 @@ def _cut(path: Path, name: str) -> Iterator[Task]:
         batch.append(span)
         size += span.end - span.start
         if size >= _BATCH:
-            yield Task(path, name, tuple(batch))
+            yield Task(path, name, tuple(batch), new)
             batch, size = [], 0
     if batch:
-        yield Task(path, name, tuple(batch))
+        yield Task(path, name, tuple(batch), new)

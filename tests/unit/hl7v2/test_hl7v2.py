@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fhir_adapters.base import Extraction, open_source
+from fhir_adapters.base import Extraction, extract_from, open_source
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.hl7v2.message import NoMessage, instant, moment, segments, structure, unescaped
 from fhir_adapters.hl7v2.site_map import tables
@@ -44,9 +44,11 @@ class Run:
         if site_map:
             (folder / "map.toml").write_text(site_map, encoding="utf-8")
             settings["map"] = "map.toml"
+        options = {name: settings.pop(name) for name in ("state", "full") if name in settings}
         described = {"kind": "hl7v2", "path": "in", **settings}
         source = open_source(described, folder=folder, key=KEY, time_zone="Europe/Rome")
-        self.extraction: Extraction = source.extract(folder / "out")
+        self.source = source
+        self.extraction: Extraction = extract_from(source, folder / "out", **options)
         self.out = folder / "out"
         self.made: dict[str, list[dict[str, Any]]] = {
             path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -584,6 +586,46 @@ def test_processes_give_the_same(tmp_path: Path) -> None:
         outputs.append({name: done.made[name] for name in sorted(done.made)})
         assert done.extraction.resources == {"Encounter": 400, "Patient": 400}
     assert outputs[0] == outputs[1]
+
+
+def test_the_second_night_writes_what_is_new(tmp_path: Path) -> None:
+    admitted = message(PID, visit("V1"), "OBX|1|NM|718-7^^LN||12|g/dL|||||F", time="20230105100500")
+    other = message(PID.replace("4711", "4712"), visit("V2"), time="20230105")
+    first = Run(tmp_path, {"a.hl7": admitted, "b.hl7": other})
+    assert first.extraction.full
+    state = first.extraction.state
+    assert not any(name in json.dumps(state) for name in ("a.hl7", "b.hl7"))
+    same = Run(tmp_path, {}, state=state)
+    assert (same.made, same.outcomes, same.extraction.full, same.extraction.state) == ({}, [], False, state)
+    gone_home = message(PID, visit("V1", "", "", "20230109120000"), kind="ADT^A03", time="20230109120500")
+    second = Run(tmp_path, {"c.hl7": gone_home}, state=state)
+    # the stay as all its messages tell it; the other patient and the result are as they were
+    assert second.one("Encounter")["period"] == {
+        "start": "2023-01-05T10:00:00+01:00",
+        "end": "2023-01-09T12:00:00+01:00",
+    }
+    assert second.one("Patient")["id"] == PERSON
+    assert second.outcomes == [("resource", None)]
+    assert "Observation" not in second.made
+    whole = Run(tmp_path, {}, state=second.extraction.state, full=True)
+    assert len(whole.made["Encounter"]) == 2
+    assert whole.extraction.full
+    under_another_map = Run(tmp_path, {}, site_map='[units]\n"x" = "g"\n', state=whole.extraction.state)
+    assert len(under_another_map.made["Encounter"]) == 2
+
+
+def test_what_identifies_is_told_to_the_hospitals_own_list(run: Runner) -> None:
+    code = "RSSMRA60D57F205" + check_character("RSSMRA60D57F205")
+    done = run(message(PID.replace("^MR", f"^MR~{code}^^^MEF^NNITA") + "||02 5551234", visit("V7")))
+    told = set(done.source.identifiers())  # type: ignore[attr-defined]
+    assert told == {
+        ("record-number", "4711"),
+        ("codice-fiscale", code),
+        ("name", "ROSSI MARIA"),
+        ("address", "VIA ROMA 1"),
+        ("telephone", "02 5551234"),
+        ("accession-number", "V7"),
+    }
 
 
 # --- hard rules ------------------------------------------------------------------------------------------------------------
