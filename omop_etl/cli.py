@@ -16,9 +16,11 @@ import typer
 
 from fhir_adapters.errors import Exit, PalmaresError
 from omop_etl import __version__
+from omop_etl.commands import quality as quality_commands
 from omop_etl.commands import site as site_commands
 from omop_etl.commands.cohorts import circe_app
 from omop_etl.commands.locks import lock_app
+from omop_etl.commands.reports import study_report_app
 from omop_etl.stages import stage
 
 app = typer.Typer(
@@ -36,6 +38,9 @@ site_commands.register(site_app)
 app.add_typer(vocab_app, name="vocab")
 app.add_typer(circe_app, name="circe")
 app.add_typer(lock_app, name="lock")
+app.add_typer(study_report_app, name="report")
+quality_commands.register(study_report_app)
+app.add_typer(quality_commands.gate_app, name="gate")
 
 SiteOption = Annotated[str, typer.Option("--site", help="The site's id: the name of its TOML.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Where to write; replaced whole, or not at all.")]
@@ -210,26 +215,6 @@ def map_(
         )
 
     _run("map", json, work)
-
-
-@app.command("gate", help=_text("gate", "palmares gate --site site01 --slice slice/ --out gate/"))
-def gate(
-    site: SiteOption,
-    slice_: Annotated[Path, typer.Option("--slice", help="A slice that `palmares map` wrote.")],
-    out: OutOption,
-    vocabulary: VocabularyOption = None,
-    json: JsonOption = False,
-) -> None:
-    from omop_etl.gates import gate as run
-
-    started = time.monotonic()
-    verdict = run(slice_, out, site=site, vocabulary=vocabulary)
-    _show(verdict, json, time.monotonic() - started)
-    if not json:
-        for message in verdict.messages:
-            typer.echo(message)
-    if verdict.verdict == "BLOCK":
-        raise typer.Exit(int(Exit.BLOCKED))
 
 
 @app.command("submit", help=_text("submit", "palmares submit --slice slice/ --gate gate/ --out submission/"))

@@ -26,10 +26,13 @@ def explanations() -> dict[str, dict[str, str]]:
 def explanation(code: str) -> dict[str, str]:
     """What this number means and what to do about it. Raises E-EXPLAIN-01 when there is none."""
     known = explanations()
-    if code.startswith("G-") and code not in known:  # a check generated from the CDM facts
+    if code.startswith(("G-", "C-")):
         from omop_etl.gates import explain
 
-        return {"code": code, "meaning": str(explain(code))}
+        found = explain(code) or explain(code.rpartition("-")[0])  # drift is made once for each variable
+        if found:
+            words = {"title": "what", "explanation": "meaning", "remedy": "next"}
+            return {words.get(name, name): said for name, said in found.items()}
     if code not in known:
         raise PalmaresError("E-EXPLAIN-01", code)
     return {"code": code} | known[code]
