@@ -21,6 +21,9 @@ KINDS = frozenset(
 )
 _DATE_TIME = re.compile(r"(.{6,10}?)[T ]\s*(\d{1,2})[:.](\d{2})(?:[:.](\d{2})(?:\.\d+)?)?(Z|[+-]\d{2}(?::?\d{2})?)?")
 _COMPARED = re.compile(r"(<=|>=|<|>|≤|≥)?\s*([^<>=≤≥\s][^<>=≤≥]*)")
+IDENTIFYING = frozenset(
+    ["name", "address", "telephone", "e-mail", "codice-fiscale", "record-number", "accession-number"]
+)
 _DATE = re.compile(r"(?:(?:(\d{1,2})[/.-])?(\d{1,2})[/.-])?(\d{4})")
 _ISO = re.compile(r"(\d{4})-(\d{2})(?:-(\d{2}))?(?:[T ]00:00(?::00(?:\.0+)?)?)?")
 _COMMA = re.compile(r"[+-]?(?:\d{1,3}(?:\.\d{3})+|\d+)(?:,\d+)?")
@@ -49,6 +52,7 @@ class ColumnMap:
     delimiter: str = ""
     digits: int = 0
     zone: str = "UTC"
+    identifying: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def links(self) -> bool:
@@ -229,15 +233,24 @@ def read_map(path: Path) -> ColumnMap:
         return ColumnMap(
             tables=tables,
             missing=_words(document.get("missing", [])) | {""},
-            ignore=_words(document.get("ignore", [])),
+            ignore=_words(document.get("ignore", [])) | _identifying(document).keys(),
             yes=_words(document.get("yes", [])),
             no=_words(document.get("no", [])),
             encoding=document.get("encoding", ""),
             delimiter=document.get("delimiter", ""),
             digits=_digits(document.get("record_number_digits", 0)),
+            identifying=_identifying(document),
         )
     except (KeyError, TypeError, AttributeError, ValueError, re.error) as error:
         raise PalmaresError("E-TAB-01", "map", detail=f"{type(error).__name__} {error}") from None
+
+
+def _identifying(document: Mapping[str, Any]) -> dict[str, str]:
+    """Columns that are never read, and what stands in them: for the hospital's own list of identifiers."""
+    found = {_title(column): kind for column, kind in document.get("identifying", {}).items()}
+    if wrong := sorted(set(found.values()) - IDENTIFYING):
+        raise ValueError(f"nothing that identifies is called {wrong[0]}")
+    return found
 
 
 def _digits(value: Any) -> int:

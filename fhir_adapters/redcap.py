@@ -25,6 +25,7 @@ from fhir_adapters.redcap_dictionary import (
     read_dictionary,
     rows_of_form,
 )
+from fhir_adapters.seen_files import of_recipe, recipe
 from fhir_adapters.shown_names import shown_name
 from fhir_adapters.table_rows import zoned
 from fhir_adapters.tables import Given, lines, write_tables
@@ -95,13 +96,14 @@ class Redcap:
         if self._settings["batch"] < 1 or self._settings["timeout"] < 1:
             raise PalmaresError("E-SRC-02", self.kind, detail="batch and timeout are at least 1")
         mapping = zoned(read_map(self._settings["map"]), self._settings["time_zone"])
-        since = None if full else (state or {}).get("since")
+        of = recipe(self._settings, self._key.fingerprint)
+        since = None if full else of_recipe(state, of).get("since")
         begun = datetime.now(ZoneInfo(self._settings["time_zone"])) - _OVERLAP
         if self._settings["url"]:
             project = self._asked(mapping, since)
-            remembered: dict[str, Any] | None = {"since": begun.strftime("%Y-%m-%d %H:%M:%S")}
+            remembered = {"of": of, "since": begun.strftime("%Y-%m-%d %H:%M:%S")}
         else:
-            project, remembered, since = self._of_files(mapping), None, None
+            project, remembered, since = self._of_files(mapping), {}, None
         mapping = fitted(mapping, project.dictionary, project.titles, project.missing)
         return write_tables(
             out,
@@ -111,7 +113,7 @@ class Redcap:
             self._key,
             progress=progress,
             full=since is None,
-            state=remembered or {},
+            state=remembered,
             notes=[("dictionary", one) for one in choices_left_out(mapping, project.dictionary)],
         )
 

@@ -22,6 +22,7 @@ from fhir_adapters.errors import PalmaresError
 from fhir_adapters.folders import whole_folder
 from fhir_adapters.outcomes import RESOURCE, OutcomeFile, item_name
 from fhir_adapters.pseudonyms import LinkageKey
+from fhir_adapters.seen_files import looked_at, of_recipe, recipe
 from fhir_adapters.shown_names import shown_name
 from fhir_adapters.table_rows import Converter, Row, check_recipes, zoned
 
@@ -71,32 +72,65 @@ class Tables:
     ) -> Extraction:
         """Write `out/fhir/<ResourceType>.ndjson`, `out/report.csv` and `out/outcomes.parquet`.
 
-        A query that holds `:since` gets the newest `updated` cell of the last extraction that landed; `full` gives it the
-        beginning of time. Raises E-TAB-01 (the map), E-TAB-02 (a table as a whole), E-TAB-03 (the database), E-KEY-01 (a
-        linkage column and no linkage key), E-DISK-01, -02.
+        A query that holds `:since` gets the newest `updated` cell of the last extraction that landed; files are read when one
+        of them is new or was changed; `full` reads everything. Raises E-TAB-01 (the map), E-TAB-02 (a table as a whole),
+        E-TAB-03 (the database), E-KEY-01 (a linkage column and no linkage key), E-DISK-01, -02.
         """
         if self._key is None:
             raise PalmaresError("E-SRC-03", self.kind)
         mapping = zoned(read_map(self._settings["map"]), self._settings["time_zone"])
-        since: Mapping[str, Any] = {} if full else (state or {}).get("since", {})
-        given = self._tables(mapping, since)
-        return write_tables(out, self.kind, given, mapping, self._key, since=since, progress=progress)
+        of = recipe(self._settings, self._key.fingerprint)
+        known = {} if full else of_recipe(state, of)
+        since: Mapping[str, Any] = known.get("since", {})
+        files = self._files(mapping)
+        now = looked_at([path for found in files.values() for path in found], self._settings["path"] or Path())
+        unchanged = bool(known) and known.get("files") == now
+        given = self._tables(mapping, since, {} if unchanged else files)
+        remembered = {"of": of, "files": now}
+        return write_tables(
+            out, self.kind, given, mapping, self._key, since=since, progress=progress, full=not known, state=remembered
+        )
 
-    def _tables(self, mapping: ColumnMap, since: Mapping[str, Any]) -> Iterator[Given]:
+    def _files(self, mapping: ColumnMap) -> dict[str, list[Path]]:
+        """The files of each table that names some. Raises E-TAB-02 for a table without one."""
+        folder: Path | None = self._settings["path"]
+        files = {}
         for table in mapping.tables:
             if table.form:
                 raise PalmaresError("E-TAB-01", table.name, detail="form is for a source of kind redcap")
+            if not table.query:
+                files[table.name] = sorted(folder.glob(table.file)) if folder is not None and folder.is_dir() else []
+                if not files[table.name]:
+                    raise PalmaresError("E-TAB-02", table.name, detail="no file has the name that the map gives")
+        return files
+
+    def _tables(self, mapping: ColumnMap, since: Mapping[str, Any], files: Mapping[str, list[Path]]) -> Iterator[Given]:
+        for table in mapping.tables:
             if table.query:
                 yield Given(table, table.name, query(table, self._settings["connection"], since.get(table.name)))
-                continue
-            folder = self._settings["path"]
-            found = sorted(folder.glob(table.file)) if folder is not None and folder.is_dir() else []
-            if not found:
-                raise PalmaresError("E-TAB-02", table.name, detail="no file has the name that the map gives")
-            for path in found:
+            for path in files.get(table.name, ()):
                 name = shown_name(path.name)
                 rows = sheet(path, table, name) if path.suffix.lower() == ".xlsx" else lines(path, mapping, name)
                 yield Given(table, name, rows, path.stat().st_size, exported(path, table, mapping, name))
+
+    def identifiers(self) -> Iterator[tuple[str, str]]:
+        """What the tables say of their patients, as (kind, value): for the hospital's own list, which never leaves.
+
+        Record numbers, codici fiscali, and the columns that the map lists under [identifying].
+        """
+        mapping = zoned(read_map(self._settings["map"]), self._settings["time_zone"])
+        for given in self._tables(mapping, {}, self._files(mapping)):
+            kinds = dict(mapping.identifying)
+            for one in given.table.recipes:
+                kinds[one.patient] = "record-number"
+                kinds |= {fill.column: "codice-fiscale" for fill in one.fills if fill.kind == "linkage"}
+            _, header = next(given.rows, (1, None))
+            titles = [str(title or "").strip().lower() for title in header or []]
+            places = [(place, kinds[title]) for place, title in enumerate(titles) if title in kinds]
+            for _, cells in given.rows:
+                for place, kind in places:
+                    if cells and place < len(cells) and not mapping.is_missing(cells[place]):
+                        yield kind, str(cells[place]).strip()
 
 
 def write_tables(
@@ -108,11 +142,15 @@ def write_tables(
     *,
     since: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-    full: bool | None = None,
+    full: bool = True,
     state: Mapping[str, Any] | None = None,
     notes: Iterable[tuple[str, Wrong]] = (),
 ) -> Extraction:
-    """Tables → an extraction folder, whole or not at all. Raises what `Tables.extract` does."""
+    """Tables → an extraction folder, whole or not at all. Raises what `Tables.extract` does.
+
+    `since`: what the last extraction saw last, per table of a query; `state`: what else the source remembers; `notes`: lines of
+    the report that are of no row.
+    """
     check_recipes(mapping)
     linkage = LinkageKey.load(None) if mapping.links else None
     made: Counter[str] = Counter()
@@ -152,15 +190,15 @@ def write_tables(
             if progress:
                 progress(1)
         outcomes.balance(sum(made.values()))
-        asked = (state or None) if state is not None else {"since": newest} if newest else None
+        remembered = dict(state or {}) | ({"since": newest} if newest else {})
         extraction = Extraction(
             kind,
             files,
             size,
             dict(made),
             more={"reported": dict(reasons), "rows without a resource": rows_left},
-            full=not since if full is None else full,
-            state=asked,
+            full=full,
+            state=remembered or None,
         )
         extraction.write(partial)
     return extraction

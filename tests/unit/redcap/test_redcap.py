@@ -229,15 +229,19 @@ def test_only_changed_records_the_second_time(tmp_path: Path) -> None:
     with serving(project()) as server:
         first, _, _ = read(tmp_path, url=server.url, connection="ecrf")
         assert first.state is not None
-        state = {"since": "2024-03-01 00:00:00"}
+        state = dict(first.state) | {"since": "2024-03-01 00:00:00"}
         second, made, _ = read(tmp_path, url=server.url, connection="ecrf", state=state)
         assert [one["id"] for one in made["Patient"]] == [KEY.pseudonym("patient", "C2")]
         assert not second.full
         third, made, _ = read(tmp_path, url=server.url, connection="ecrf", state=state, full=True)
         assert len(made["Patient"]) == 2
         assert third.full
-        _, made, _ = read(tmp_path, url=server.url, connection="ecrf", state={"since": "2099-01-01 00:00:00"})
+        _, made, _ = read(
+            tmp_path, url=server.url, connection="ecrf", state=dict(state) | {"since": "2099-01-01 00:00:00"}
+        )
         assert made == {}
+        _, made, _ = read(tmp_path, "# changed\n" + MAP, url=server.url, connection="ecrf", state=state)
+        assert len(made["Patient"]) == 2  # under another map, all anew
 
 
 @pytest.mark.usefixtures("token")

@@ -239,6 +239,31 @@ def test_a_connection_that_is_none(monkeypatch: pytest.MonkeyPatch, held: str) -
         database("ecrf", "table 1")
 
 
+def test_files_that_did_not_change_are_not_read_again(tmp_path: Path) -> None:
+    text = PATIENT.format(table="", resource="", fills="")
+    first, _, _ = run(tmp_path, text, {"a_rossi.csv": "cartella;n\n1;1\n"})
+    assert first.full
+    assert "rossi" not in json.dumps(first.state)
+    second, made, _ = run(tmp_path, text, {}, state=first.state)
+    assert (made, second.full, second.state) == ({}, False, first.state)
+    third, made, _ = run(tmp_path, text, {"a_rossi.csv": "cartella;n\n1;1\n1;2\n"}, state=second.state)
+    assert len(made["Observation"]) == 2
+    _, made, _ = run(tmp_path, text, {}, state=third.state, full=True)
+    assert len(made["Observation"]) == 2
+    _, made, _ = run(tmp_path, text, {}, head='missing = ["x"]\n', state=third.state)
+    assert len(made["Observation"]) == 2  # under another map
+
+
+def test_what_identifies_is_told_to_the_hospitals_own_list(tmp_path: Path) -> None:
+    text = '[identifying]\ncognome = "name"\n' + PATIENT.format(table="", resource="", fills="")
+    _, _, report = run(tmp_path, text, {"a.csv": "cartella;n;cognome\n77;1;Rossi\n78;1;\n"})
+    assert report == []
+    source = open_source({"kind": "tables", "map": "map.toml", "path": "."}, folder=tmp_path, key=KEY)
+    assert list(source.identifiers()) == [("record-number", "77"), ("name", "Rossi"), ("record-number", "78")]  # type: ignore[attr-defined]
+    with pytest.raises(PalmaresError, match="E-TAB-01"):
+        run(tmp_path, text.replace('"name"', '"cognome"'), {})
+
+
 CELLS = st.one_of(st.none(), st.text(alphabet='012,./-<1a é"\\\ue000\n', max_size=12))
 MAP = """
 missing = ["n.d."]
