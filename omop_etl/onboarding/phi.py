@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -62,11 +62,12 @@ class PhiCheck:
 
 
 class _Text(NamedTuple):
-    """A text of a file, and where in it it stands."""
+    """A text of a file, and where in it it stands. `all`: the same with what stands in it more than once, for counting."""
 
     table: str
     column: str
     text: str
+    all: Callable[[], str] | None = None
 
 
 def phi_check(
@@ -112,7 +113,10 @@ def _search(task: tuple[str, str, int]) -> list[Finding] | str:
         found["", "(name of the file)", kind] += count
     try:
         for piece in _texts(Path(path)):
-            for kind, count in identifiers.scan(piece.text).items():
+            counts = identifiers.scan(piece.text)
+            if counts and piece.all is not None:
+                counts = identifiers.scan(piece.all())
+            for kind, count in counts.items():
                 found[_shown(identifiers, piece.table), _shown(identifiers, piece.column), kind] += count
     except OSError:
         return shown
@@ -279,7 +283,9 @@ def _values(name: str, column: Any) -> Iterator[_Text]:
                 for text in _decoded(value.as_py()):
                     yield _Text("", name, text)
     elif pa.types.is_string(type_) or pa.types.is_large_string(type_):
-        yield from (_Text("", name, part) for part in _blocks("\n".join(column.drop_null().to_pylist())))
+        for begin in range(0, len(column), 1 << 14):
+            part = column.slice(begin, 1 << 14).drop_null()
+            yield _Text("", name, "\n".join(part.unique().to_pylist()), lambda part=part: "\n".join(part.to_pylist()))
     elif pa.types.is_map(type_):
         yield from _values(name, column.keys)
         yield from _values(name, column.items)

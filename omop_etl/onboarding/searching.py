@@ -14,7 +14,7 @@ import html
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from urllib.parse import unquote
 
@@ -25,20 +25,21 @@ from omop_etl.onboarding.known import Known
 _WORD = re.compile(r"[a-z0-9]+")
 _HEXADECIMAL = re.compile(r"[0-9a-f]{12,}|[0-9]+")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
+_ENTITY = re.compile(r"&(?:#[0-9xXa-fA-F]+|[A-Za-z]{2,10});")
+_ONE_CASE = re.compile(r"[0-9a-z/]+|[0-9A-Z/]+")  # a path or a pseudonym, no base64
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{24,}={0,2}")
 _SHORTEST_NAME = 4  # letters of a part of a name that is looked for alone
 _SHORTEST_INSIDE = 6  # characters of an identifier that is looked for within words
 _SHORTEST = 3  # characters of any identifier
 
-_FISCAL_CODE = re.compile(
-    r"(?<![A-Za-z0-9])[A-Za-z]{6}[0-9L-Vl-v]{2}[A-Za-z][0-9L-Vl-v]{2}[A-Za-z][0-9L-Vl-v]{3}[A-Za-z](?![A-Za-z0-9])"
-)
+_FISCAL_CODE = re.compile(r"[a-z]{6}[0-9l-v]{2}[a-z][0-9l-v]{2}[a-z][0-9l-v]{3}[a-z]")
 _MAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
 _TELEPHONE = re.compile(
-    r"(?<![0-9A-Za-z.])(?:\+39|0039)[ ./-]?(?:[0-9][ ./-]?){8,10}[0-9](?![0-9A-Za-z])"
+    r"(?:\+39|0039)[ ./-]?(?:[0-9][ ./-]?){8,10}[0-9](?![0-9A-Za-z])"
     r"|(?<![0-9A-Za-z.-])3[2-9][0-9][ /-][0-9]{3}[ ]?[0-9]{3,4}(?![0-9A-Za-z])"
 )
-
+_MAY_CALL = re.compile(r"\+39|0039|3[2-9][0-9][ /-][0-9]{3}")
 _DIALLED = re.compile(r"(?<![0-9A-Za-z])\+?(?:[0-9][ ./-]?){7,13}[0-9](?![0-9A-Za-z])")
 
 
@@ -54,12 +55,22 @@ def _local(number: str) -> str:
     )
 
 
+class _Fold(dict[int, str]):
+    """A character → itself in lower case without accents; made when it is met."""
+
+    def __missing__(self, code: int) -> str:
+        plain = unicodedata.normalize("NFKD", chr(code).casefold())
+        folded = "".join(one for one in plain if not unicodedata.combining(one)).casefold()
+        self[code] = folded
+        return folded
+
+
+_fold = _Fold()
+
+
 def words(text: str) -> list[str]:
     """A text's words."""
-    if text.isascii():
-        return _WORD.findall(text.lower())
-    plain = "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
-    return _WORD.findall(plain.casefold())
+    return _WORD.findall(text.lower() if text.isascii() else text.translate(_fold))
 
 
 @cache
@@ -111,11 +122,12 @@ class Identifiers:
         """How often something of each kind stands in a text."""
         found: Counter[str] = Counter()
         for form in _forms(text):
-            found |= self._known_in(words(form))
+            said = words(form)
+            found |= self._known_in(said)
             if self._telephones and (many := sum(_local(one) in self._telephones for one in _DIALLED.findall(form))):
                 found["telephone"] = max(many, found["telephone"])
             if self._patterns:
-                found |= _patterns_in(form)
+                found |= _patterns_in(form, said)
         return found
 
     def _known_in(self, text: Sequence[str]) -> Counter[str]:
@@ -155,13 +167,15 @@ class Identifiers:
 def _forms(text: str) -> list[str]:
     """A text as it stands, and with what is escaped in it unescaped."""
     found = [text]
-    if "\\u" in text:
-        found.append(_ESCAPE.sub(lambda match: chr(int(match[1], 16)), text))
-    if "%" in text and (plain := unquote(text)) != text:
+    if "\\u" in text and (plain := _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)) != text:
         found.append(plain)
-    if "&" in text and (plain := html.unescape(text)) != text:
-        found.append(plain)
-    decoded = [plain for match in _BASE64.findall(text) if (plain := _decoded(match))]
+    if "%" in text and _PERCENT.search(text):
+        found.append(unquote(text))
+    if "&" in text and _ENTITY.search(text):
+        found.append(html.unescape(text))
+    decoded = [
+        plain for match in _BASE64.findall(text) if not _ONE_CASE.fullmatch(match) and (plain := _decoded(match))
+    ]
     if decoded:
         found.append("\n".join(decoded))
     return found
@@ -176,17 +190,15 @@ def _decoded(text: str) -> str:
     return plain if plain.isprintable() else ""
 
 
-def _patterns_in(text: str) -> Counter[str]:
-    """What looks like an identifier, whether the hospital's list has it or not."""
-    found: Counter[str] = Counter()
-    count: dict[str, Callable[[], int]] = {
-        "looks like a codice fiscale": lambda: sum(
-            codice_fiscale_error(one) is None for one in _FISCAL_CODE.findall(text)
-        ),
-        "looks like an e-mail": lambda: len(_MAIL.findall(text)) if "@" in text else 0,
-        "looks like a telephone number": lambda: len(_TELEPHONE.findall(text)),
-    }
-    for kind, counted in count.items():
-        if many := counted():
-            found[kind] = many
-    return found
+def _patterns_in(text: str, said: Sequence[str]) -> Counter[str]:
+    """What looks like an identifier in a text and its words, whether the hospital's list has it or not."""
+    like = [word for word in set(said) if len(word) == 16 and _FISCAL_CODE.fullmatch(word)]
+    codes = sum(said.count(word) for word in like if codice_fiscale_error(word) is None)
+    found = Counter(
+        {
+            "looks like a codice fiscale": codes,
+            "looks like an e-mail": len(_MAIL.findall(text)) if "@" in text else 0,
+            "looks like a telephone number": len(_TELEPHONE.findall(text)) if _MAY_CALL.search(text) else 0,
+        }
+    )
+    return +found
