@@ -285,7 +285,7 @@ def _values(name: str, column: Any) -> Iterator[_Text]:
     elif pa.types.is_string(type_) or pa.types.is_large_string(type_):
         for begin in range(0, len(column), 1 << 14):
             part = column.slice(begin, 1 << 14).drop_null()
-            yield _Text("", name, "\n".join(part.unique().to_pylist()), lambda part=part: "\n".join(part.to_pylist()))
+            yield _Text("", name, _joined(part.unique()), partial(_joined, part))
     elif pa.types.is_map(type_):
         yield from _values(name, column.keys)
         yield from _values(name, column.items)
@@ -293,6 +293,10 @@ def _values(name: str, column: Any) -> Iterator[_Text]:
         inner = column.flatten()
         for one in inner if isinstance(inner, list) else [inner]:
             yield from _values(name, one)
+
+
+def _joined(column: Any) -> str:
+    return "\n".join(column.to_pylist())
 
 
 def _duckdb(path: Path) -> Iterator[_Text]:
