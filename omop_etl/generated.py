@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PROVIDERS = (
     "fhir_adapters.views.facts",
+    "fhir_adapters.left_out_page",
     "omop_etl.conformance.requirements",
     "omop_etl.conformance.lineage",
     "omop_etl.derive.documents",
