@@ -31,7 +31,9 @@ def write_lines(connection: duckdb.DuckDBPyConnection) -> None:
         "CREATE VIEW ledger AS SELECT resource_type, resource_id, 'written' AS outcome, reason, cdm_table, "
         "row_count::BIGINT AS row_count, place FROM written_lines "
         f"UNION ALL SELECT {left}, resource_key(resource_type, coalesce(resource_id, '')) FROM no_row "
-        f"UNION ALL SELECT DISTINCT {left}, resource_key(resource_type, coalesce(resource_id, '')) FROM quarantine"
+        f"UNION ALL SELECT DISTINCT {left}, resource_key(resource_type, coalesce(resource_id, '')) FROM quarantine "
+        # refused in two versions, as they were read and as they were mapped: one line
+        "ANTI JOIN no_row USING (resource_type, resource_id, reason)"
     )
     unknown = connection.execute(
         "SELECT DISTINCT reason FROM (SELECT reason FROM no_row UNION ALL SELECT reason FROM quarantine) "

@@ -312,15 +312,19 @@ def validate(place: SitePlace) -> dict[str, Any]:
 
 
 def map_(place: SitePlace, vocabulary: Path | None = None) -> dict[str, Any]:
-    """Map the accepted shards to a slice, with the site's vocabulary unless another is given."""
+    """Map the accepted shards to a slice, with the site's vocabulary unless another is given.
+
+    Where a slice stands, only the patients of whom newer deliveries tell are mapped again; the rest is kept.
+    """
     from omop_etl.mapping import map_site
 
     chosen = vocabulary or place.site.vocabulary
+    previous = place.slice if place.slice.is_dir() else None
     return _noted(
         place.home,
         "map",
         place.site.id,
-        lambda: map_site(place.site, place.accepted, place.slice, vocabulary=chosen),
+        lambda: map_site(place.site, place.accepted, place.slice, vocabulary=chosen, previous=previous),
     )
 
 

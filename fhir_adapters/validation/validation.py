@@ -1,7 +1,8 @@
 """validate(): a landed folder becomes an accepted folder, without the resources that are not sound FHIR R4.
 
 Each resource is looked at once: what was found is remembered by the content of its line. A shard without faults is linked, not
-copied; one with faults is written anew without them, and their places and reasons are added to quarantine.
+copied; one with faults is written anew without them, and their places and reasons are added to quarantine. Beside each shard stands where
+its resources are (places.py).
 """
 
 from collections import Counter
@@ -19,6 +20,7 @@ from fhir_adapters.landing.shards import Manifest, Shard, carry, read_manifest, 
 from fhir_adapters.processes import in_order, processors, uncollected
 from fhir_adapters.shown_names import shown_name
 from fhir_adapters.validation.model import check_line
+from fhir_adapters.landing.places import write_places
 from fhir_adapters.validation.verdicts import Found, Verdicts, digest, mark, prepare
 
 _TASK = BLOCK  # bytes of a shard that a worker looks at at a time
@@ -86,6 +88,7 @@ def validate(
             for old, what in zip(manifest.shards, found, strict=True)
             if (shard := _accept(old, what, landed, partial)) is not None
         ]
+        write_places(kept, partial, accepted, jobs=jobs if jobs is not None else processors())
         rejects = list(_rejects(manifest.shards, found))
         quarantined = write_quarantine(partial, rejects, landed)
         write_deleted(partial, [], landed)

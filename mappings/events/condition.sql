@@ -114,8 +114,10 @@ LEFT JOIN chosen_condition_detail c ON c.list_key = s.code_key
 
 -- ## focus
 -- the stage names the Observation; the Observation need not name the tumour
-SELECT reference_key(reference, 'Observation') AS key, min(key) AS focus_key
-FROM stage_condition_assessment
-WHERE reference_key(reference, 'Observation') IS NOT NULL
-GROUP BY 1
-HAVING count(DISTINCT key) = 1
+SELECT reference_key(a.reference, 'Observation') AS key, p.person_id, min(a.key) AS focus_key
+FROM stage_condition_assessment a
+JOIN stage_condition s ON s.key = a.key
+JOIN person_of p ON p.key = s.person_key
+WHERE reference_key(a.reference, 'Observation') IS NOT NULL
+GROUP BY 1, 2
+HAVING count(DISTINCT a.key) = 1

@@ -10,4 +10,4 @@ SELECT
 FROM flat
 
 -- ## merged
-SELECT key, CASE WHEN key IN (FROM medication_in_use) THEN 'M-MEDICATION' ELSE 'X-UNREFERENCED' END AS reason FROM stage
+SELECT key, CASE WHEN key IN (SELECT key FROM medication_in_use) THEN 'M-MEDICATION' ELSE 'X-UNREFERENCED' END AS reason FROM stage

@@ -27,5 +27,5 @@ SELECT
     f.event_id AS measurement_event_id,
     f.field_concept_id AS meas_event_field_concept_id
 FROM event e
-LEFT JOIN focus_event f ON f.key = e.focus_key
+LEFT JOIN focus_event f ON f.key = e.focus_key AND f.person_id = e.person_id
 WHERE e.cdm_table = 'measurement'

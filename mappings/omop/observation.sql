@@ -24,5 +24,5 @@ SELECT
     f.event_id AS observation_event_id,
     f.field_concept_id AS obs_event_field_concept_id
 FROM event e
-LEFT JOIN focus_event f ON f.key = e.focus_key
+LEFT JOIN focus_event f ON f.key = e.focus_key AND f.person_id = e.person_id
 WHERE e.cdm_table = 'observation'

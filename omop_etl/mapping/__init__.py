@@ -6,7 +6,7 @@ What is mapped how stands in `mappings/`: `views` (FHIR → flat rows), `events`
 (one SELECT per CDM table). The modules here only run it, in DuckDB, with at most `memory_limit` of memory; what does not fit
 stands for a while in a folder beside `out`.
 
-    map_site(site, shards, out)     a shards folder, as landing and validation write it
+    map_site(site, shards, out)     a shards folder, as landing and validation write it; single patients again where a slice is there
     map_folder(site, fhir, out)     any folder of FHIR: landed by reference first
     origins(slice)                  which resource each row of a slice comes from
 """
@@ -40,6 +40,7 @@ class MapResult:
     unmapped: dict[str, int]  # CDM field → records with concept 0
     mapped_share: float | None  # of the records' own codes
     seconds: dict[str, float] = field(default_factory=dict)
+    patients: int | None = None  # mapped again, where the others were kept; None: all
 
 
 class Steps:
@@ -65,22 +66,49 @@ def map_site(
     out: Path,
     *,
     vocabulary: Path | None = None,
+    previous: Path | None = None,
     jobs: int | None = None,
     memory_limit: str | None = None,
     progress: Progress | None = None,
 ) -> MapResult:
     """Map the shards folder `shards` of a site to the slice `out`, whole or not at all.
 
-    `vocabulary` is an Athena folder or a loaded one (None: the starter slice), `jobs` the threads (None: all cores). Raises
-    E-LAND-05 (no shards folder), E-VOC-* (no vocabulary), E-BALANCE-01 (rows do not balance), E-MAP-01 (a step failed), E-DISK-*.
+    `vocabulary` is an Athena folder or a loaded one (None: the starter slice), `jobs` the threads (None: all cores). `previous` is
+    a slice of the same site, and may be `out`: only patients of whom later deliveries tell are then mapped again, where that
+    gives the slice that a run over all gives; else all are (`progress` is told why). Raises E-LAND-05 (no shards folder), E-VOC-*
+    (no vocabulary), E-BALANCE-01 (rows do not balance), E-MAP-01 (a step failed), E-DISK-*.
     """
+    from omop_etl.mapping.increments import Increment
+    from omop_etl.mapping.memory import MapAll
     from omop_etl.mapping.run import Run
 
-    steps = Steps(progress)
-    with whole_folder(Path(out)) as folder, _work_folder(Path(out)) as work:
-        return Run(site, Path(shards), folder, work, steps, _jobs(jobs), memory_limit or MEMORY_LIMIT, MASK).go(
-            vocabulary, Path(out)
+    steps, out = Steps(progress), Path(out)
+    with whole_folder(out) as folder, _work_folder(out) as work:
+        run = Run(
+            site,
+            Path(shards),
+            folder,
+            work,
+            steps,
+            _jobs(jobs),
+            memory_limit or MEMORY_LIMIT,
+            MASK,
+            remember=True,
         )
+        if previous is not None:
+            try:
+                return Increment(run, Path(previous), vocabulary, out).go()
+            except MapAll as reason:
+                if progress:
+                    progress(f"mapping all patients: {reason}")
+                _empty(folder)
+                _empty(work)
+        return run.go(vocabulary, out)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def map_folder(

@@ -49,14 +49,14 @@ def _md5(text: str) -> int:
     return int.from_bytes(hashlib.md5(text.encode(), usedforsecurity=False).digest(), "little")
 
 
-def settle(connection: duckdb.DuckDBPyConnection, tables: Sequence[str], mask: int = MASK, within: str = "") -> None:
+def settle(connection: duckdb.DuckDBPyConnection, tables: Sequence[str], mask: int = MASK, within: str = "") -> bool:
     """Give every row of `tables` (hash, row_id) an id of its own, unique over all of them within each value of the column `within`.
 
     Of rows with one id the one with the smallest hash keeps it; the others take the id of md5(`<hash>|<try>`), try 1, 2, … That
-    depends on which rows there are, never on their order. Raises E-BALANCE-01 when two rows are the same.
+    depends on which rows there are, never on their order. True when a row took another id. Raises E-BALANCE-01 when two rows are the same.
     """
     if not tables:
-        return
+        return False
     scope, where = (f"{within}, ", f" WHERE {within} IS NOT NULL") if within else ("", "")
     rows = " UNION ALL ".join(f"SELECT {scope}hash, row_id FROM {table}{where}" for table in tables)
     for tried in range(1, _TRIES):
@@ -64,7 +64,7 @@ def settle(connection: duckdb.DuckDBPyConnection, tables: Sequence[str], mask: i
             f"SELECT count(*) FROM (SELECT 1 FROM ({rows}) GROUP BY {scope}row_id HAVING count(*) > 1)"
         ).fetchone()
         if found is None or not found[0]:
-            return
+            return tried > 1
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE moved AS SELECT {scope}hash, "
             f"greatest(1::BIGINT, (md5_number(to_hex(hash) || '|{tried}') & {mask}::UHUGEINT)::BIGINT) AS row_id FROM ("

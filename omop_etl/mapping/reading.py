@@ -40,7 +40,8 @@ _BARE = {
     ],
 }
 # VERSION_ORDER_SQL of landing says md5 of the line; what was read of the line decides as well where only that is in sight
-_NEWEST = "last_updated DESC NULLS LAST, version_number DESC NULLS LAST, delivery DESC, md5(s::VARCHAR) DESC"
+_NEWEST = "last_updated DESC NULLS LAST, version_number DESC NULLS LAST, delivery DESC, tie DESC"
+_TIE = "count(*) OVER (PARTITION BY key, last_updated, version_number, delivery) > 1"
 
 
 @dataclass(frozen=True)
@@ -191,10 +192,15 @@ class Reader:
 
         rows, keys = one(f"SELECT count(*), count(DISTINCT key) FROM stage_{stage}")
         if rows != keys:
+            # a row as text is slow to make: only for those that nothing else puts in order
             connection.execute(
-                f"DELETE FROM stage_{stage} WHERE rowid IN (SELECT rowid FROM ("
-                f"SELECT s.rowid, row_number() OVER (PARTITION BY key ORDER BY {_NEWEST}, s.rowid) AS place FROM stage_{stage} s "
-                f"WHERE key IN (SELECT key FROM stage_{stage} GROUP BY key HAVING count(*) > 1)) WHERE place > 1)"
+                f"CREATE OR REPLACE TEMP TABLE version AS SELECT s.rowid AS number, key, last_updated, version_number, delivery, "
+                f"CASE WHEN {_TIE} THEN md5(s::VARCHAR) END AS tie FROM stage_{stage} s "
+                f"SEMI JOIN (SELECT key FROM stage_{stage} GROUP BY key HAVING count(*) > 1) USING (key)"
+            )
+            connection.execute(
+                f"DELETE FROM stage_{stage} WHERE rowid IN (SELECT number FROM version "
+                f"QUALIFY row_number() OVER (PARTITION BY key ORDER BY {_NEWEST}, number) > 1)"
             )
         if one(f"SELECT count(*) FROM deleted WHERE resource_type = {literal(resource_type)}")[0]:
             connection.execute(

@@ -75,11 +75,13 @@ SELECT
 FROM death_told
 GROUP BY person_id
 """
-# what an observation is about, where that is a record of ours: the resource's own row, not one of its details
+# what an observation is about, where that is a record of ours: the resource's own row, not one of its details. That it is one
+# of the same person the SELECTs of mappings/omop see to
 _FOCUS = """
 CREATE TABLE focus_event AS
 SELECT
     key,
+    any_value(person_id) AS person_id,
     arg_min(row_id, (hash <> key, cdm_table, hash)) AS event_id,
     arg_min(event_field(cdm_table), (hash <> key, cdm_table, hash)) AS field_concept_id
 FROM event
@@ -114,6 +116,7 @@ class Rows:
     columns: dict[str, list[str]]
     mask: int
     events: list[str] = field(default_factory=list)  # the tables of events
+    moved: bool = False  # an id was taken, and its row took another
 
     def has(self, stage: str) -> bool:
         return stage in self.columns
@@ -250,7 +253,7 @@ class Rows:
         self.events = sorted(name for names in made for name in names)
         for table in ("row_note", "row_image", "row_feature", "row_payer_plan_period"):
             self._settle(table)
-        settle(self.connection, self.events, self.mask, "cdm_table")
+        self.moved |= settle(self.connection, self.events, self.mask, "cdm_table")
         self._tie_to_what_names_them(kinds)
         every = " UNION ALL BY NAME ".join(f"SELECT * FROM {table}" for table in ("event_of_nothing", *self.events))
         self.run(
@@ -264,8 +267,8 @@ class Rows:
             self.run(f"INSERT INTO row_{name} BY NAME SELECT *, person_id AS row_id FROM ({sql})")
 
     def _tie_to_what_names_them(self, kinds: list[Recipe]) -> None:
-        """A record that does not say what it is about, and that another resource names as being about it, is."""
-        self.run("CREATE TABLE focus_told (key UHUGEINT, focus_key UHUGEINT)")
+        """A record that does not say what it is about, and that another resource of its patient names as being about it, is."""
+        self.run("CREATE TABLE focus_told (key UHUGEINT, person_id BIGINT, focus_key UHUGEINT)")
         for recipe in kinds:
             for sql in recipe.parts("focus"):
                 self.run(f"INSERT INTO focus_told BY NAME {sql}")
@@ -275,7 +278,7 @@ class Rows:
             if "focus_key" in self._names(table):
                 self.run(
                     f"UPDATE {table} SET focus_key = t.focus_key FROM focus_told t "
-                    f"WHERE t.key = {table}.key AND {table}.focus_key IS NULL"
+                    f"WHERE t.key = {table}.key AND t.person_id = {table}.person_id AND {table}.focus_key IS NULL"
                 )
 
     def _records_of(self, recipe: Recipe) -> list[str]:
@@ -287,7 +290,7 @@ class Rows:
                 self._link(word, recipe, sql)
         if "medication_key" in self.columns[recipe.stage]:
             self.run(
-                "INSERT INTO medication_in_use SELECT medication_key FROM included WHERE medication_key IS NOT NULL"
+                "INSERT INTO medication_in_use SELECT person_id, medication_key FROM included WHERE medication_key IS NOT NULL"
             )
         if recipe.stage != "patient":
             for sql in recipe.parts("death"):
@@ -353,7 +356,7 @@ class Rows:
         return {name for (name,) in self.connection.execute(f"SELECT column_name FROM (DESCRIBE {table})").fetchall()}
 
     def _settle(self, table: str) -> None:
-        settle(self.connection, [table], self.mask)
+        self.moved |= settle(self.connection, [table], self.mask)
 
     def _count(self, what: str) -> int:
         row = self.connection.execute(f"SELECT count(*) FROM {what}").fetchone()

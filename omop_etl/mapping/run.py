@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +13,12 @@ import duckdb
 
 from fhir_adapters import partial_dates
 from fhir_adapters.errors import PalmaresError, machine_errors
-from fhir_adapters.knowledge import mappings_folder, table
+from fhir_adapters.knowledge import mappings_folder
 from fhir_adapters.landing import read_manifest
 from omop_etl import __version__, ledger
 from omop_etl.cdm import CDM_VERSION
 from omop_etl.config import Site
-from omop_etl.mapping import codes, codesets, slice
+from omop_etl.mapping import codes, codesets, memory, slice
 from omop_etl.mapping.codesets import literal
 from omop_etl.mapping.reading import Reader
 from omop_etl.mapping.recipes import Recipe, cdm_selects, recipes
@@ -49,13 +51,17 @@ class Run:
     memory_limit: str
     mask: int
     strict: bool = False
+    remember: bool = False  # write beside the slice what a later run needs to re-map single patients
+    kept: memory.Kept | None = None  # what is known of the patients that this run does not see
+    extraction_of: str | None = None  # what dates the extraction: updates or records
+    extraction: str | None = None  # local to the site
 
     def go(self, vocabulary: Path | None, named: Path) -> "MapResult":
         """Map. A failure of DuckDB is told without its words, which may hold a value."""
         started = datetime.now(UTC)
         with self.steps.step("opening"):
             opened = open_vocabulary(vocabulary)
-        connection = duckdb.connect(config=self._settings())
+        connection = duckdb.connect(config=self.settings())
         try:
             with machine_errors(str(named)):
                 return self._map(connection, opened, started, named)
@@ -64,7 +70,7 @@ class Run:
         finally:
             connection.close()
 
-    def _settings(self) -> dict[str, str | bool | int | float | list[str]]:
+    def settings(self) -> dict[str, str | bool | int | float | list[str]]:
         """Tables in memory; what does not fit goes to `spill`. A file would be compressed and synchronised, for a run's length only."""
         return {
             "threads": self.jobs,
@@ -77,17 +83,18 @@ class Run:
     def _map(
         self, connection: duckdb.DuckDBPyConnection, vocabulary: Vocabulary, started: datetime, named: Path
     ) -> "MapResult":
-        from omop_etl.mapping import MapResult
-
         step = self.steps.step
         known = recipes()
         with step("reading"):
-            self._define(connection, vocabulary)
+            self.define(connection, vocabulary)
             reader = self._read(connection, known)
         with step("resolving codes"):
             codes.resolve(connection, vocabulary, self.site, reader.columns)
+        memory.tie(connection, reader)
         with step("mapping") as progress:
             rows = Rows(connection, known, reader.columns, self.mask)
+            if self.kept is not None:
+                memory.use_medications(connection, self.kept)
             rows.places_and_staff()
             rows.persons()
             rows.visits()
@@ -97,21 +104,24 @@ class Run:
             read = self._settle_resources(connection, reader, known)
             ledger.write_lines(connection)
         with step("writing"):
-            beside = {
+            beside: dict[str, Callable[[duckdb.DuckDBPyConnection], Any]] = {
                 "totals": ledger.totals,
                 "exclusions": ledger.exclusions,
-                "losses": self._losses,
-                "shares": self._shares,
+                "counted": partial(memory.tallies, folder=self.out, site=self.site.id, remember=self.remember),
             }
-            done = slice.write(connection, self.out, self.site.id, "patient" in reader.columns, beside)
+            if self.remember:
+                beside |= memory.writers(self.out / "side", reader, self.extraction_of)
+            done = slice.write(connection, self.out, "patient" in reader.columns, beside)
             counts = {name: done[name] for name in cdm_selects()}
             totals: ledger.Totals = done["totals"]
         with step("checking"):
             apart = {*slice.DERIVED, "cdm_source"}
             ledger.check(totals, read, {name: count for name, count in counts.items() if name not in apart})
-        return self._tell(connection, MapResult, vocabulary, started, named, counts, done)
+        if self.remember:
+            self._remember(connection, rows.moved)
+        return self._tell(connection, vocabulary, started, named, counts, done)
 
-    def _define(self, connection: duckdb.DuckDBPyConnection, vocabulary: Vocabulary) -> None:
+    def define(self, connection: duckdb.DuckDBPyConnection, vocabulary: Vocabulary) -> None:
         connection.execute(partial_dates.MACROS)
         codesets.define(connection)
         values = {
@@ -136,30 +146,32 @@ class Run:
         return reader
 
     def _tell_extraction(self, connection: duckdb.DuckDBPyConnection, reader: Reader) -> None:
-        """The macros extraction() and extracted_to(): the newest update in the delivery, else its newest record."""
-        zone = literal(self.site.time_zone)
+        """The macros extraction() and extracted_to(): the newest update of all that was delivered, else the newest record."""
+        records = [
+            f"SELECT max({name}) AS moment FROM stage_{stage} WHERE reason IS NULL"
+            for stage, name in memory.dated(reader)
+        ]
+        found = {
+            "updates": self.newest_update(connection, reader),
+            "records": _newest(connection, records, "max(moment)"),
+        }
+        if self.kept is not None:
+            found["updates"] = _later(found["updates"], self.kept.moment if self.kept.of == "updates" else None)
+            found["records"] = _later(found["records"], self.kept.newest)
+        self.extraction_of = next((of for of in ("updates", "records") if found[of] is not None), None)
+        self.extraction = found[self.extraction_of] if self.extraction_of else None
+        told = f"TIMESTAMP '{self.extraction}'" if self.extraction else "NULL::TIMESTAMP"
+        connection.execute(f"CREATE OR REPLACE MACRO extraction() AS {told}")
+        connection.execute("CREATE OR REPLACE MACRO extracted_to() AS extraction()::DATE")
+
+    def newest_update(self, connection: duckdb.DuckDBPyConnection, reader: Reader) -> str | None:
+        """The newest `lastUpdated` of what was read, local to the site."""
         updated = [
             f"SELECT max(last_updated) AS moment FROM stage_{stage}"
             for stage, names in reader.columns.items()
             if "last_updated" in names
         ]
-        dated = [
-            f"SELECT max({name}) AS moment FROM stage_{stage} WHERE reason IS NULL"
-            for stage, names in reader.columns.items()
-            for name in ("start_datetime", "end_datetime")
-            if name in names and "reason" in names and not (stage == "device" and name == "end_datetime")
-        ]
-        newest = None
-        for parts, sql in (
-            (updated, f"SELECT timezone({zone}, max(moment)) FROM ({{}})"),
-            (dated, "SELECT max(moment) FROM ({})"),
-        ):
-            if newest is None and parts:
-                row = connection.execute(sql.format(" UNION ALL ".join(parts))).fetchone()
-                newest = row[0] if row else None
-        told = f"TIMESTAMP '{newest}'" if newest else "NULL::TIMESTAMP"
-        connection.execute(f"CREATE OR REPLACE MACRO extraction() AS {told}")
-        connection.execute("CREATE OR REPLACE MACRO extracted_to() AS extraction()::DATE")
+        return _newest(connection, updated, f"timezone({literal(self.site.time_zone)}, max(moment))")
 
     def _settle_resources(
         self, connection: duckdb.DuckDBPyConnection, reader: Reader, known: dict[str, Recipe]
@@ -212,10 +224,24 @@ class Run:
         read = side_by_side(connection, settle, stages)
         return {reader.types[stage]: count for stage, count in zip(stages, read, strict=True)}
 
+    def _remember(self, connection: duckdb.DuckDBPyConnection, moved: bool) -> None:
+        manifest = read_manifest(self.shards)
+        memory.write(
+            self.out,
+            {
+                "extraction_of": self.extraction_of,
+                "extraction": self.extraction,
+                "moved": moved,
+                "site_name": self.site.name,
+                "shared": memory.shared_digest(connection),
+                "deliveries": [delivery.sha256 for delivery in manifest.deliveries],
+                "shards": [asdict(shard) for shard in manifest.shards],
+            },
+        )
+
     def _tell(
         self,
         connection: duckdb.DuckDBPyConnection,
-        result: type["MapResult"],
         vocabulary: Vocabulary,
         started: datetime,
         named: Path,
@@ -223,24 +249,15 @@ class Run:
         done: dict[str, Any],
     ) -> "MapResult":
         """Write the manifest and give the result. `done` is what `slice.write` answered."""
-        resources, unmapped = done["totals"].found, done["unmapped"]
-        outcomes: dict[str, int] = {}
-        for by_outcome in resources.values():
-            for outcome, count in by_outcome.items():
-                outcomes[outcome] = outcomes.get(outcome, 0) + count
-        mapped_share, *links = done["shares"]
         extracted = connection.execute("SELECT extracted_to()::VARCHAR").fetchone()
         guide = json.loads((mappings_folder() / "conformance" / "guide.json").read_text(encoding="utf-8"))
         manifest = {
             "site": self.site.id,
             "derived": list(slice.DERIVED),
             "tables": counts,
-            "resources": resources,
+            "resources": done["totals"].found,
             "exclusions": done["exclusions"],
-            "losses": done["losses"],
-            "visit_links": dict(zip(("by_reference", "by_date", "none"), links, strict=True)),
-            "unmapped": unmapped,
-            "mapped_share": mapped_share,
+            **done["counted"],
             "vocabulary": vocabulary.lock,
             "mappings_sha256": mappings_sha256(self.site),
             "code_version": __version__,
@@ -249,44 +266,53 @@ class Run:
             "cdm_version": CDM_VERSION,
             "time_zone": self.site.time_zone,
             "extracted_to": extracted[0] if extracted else None,
-            "run": {
-                "started": started.isoformat(timespec="seconds"),
-                "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
-                "steps": self.steps.seconds,
-            },
+            "run": {"started": started.isoformat(timespec="seconds")},
         }
-        (self.out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        return result(
-            slice=named,
-            resources=outcomes,
-            rows={name: count for name, count in counts.items() if count},
-            unmapped=unmapped,
-            mapped_share=mapped_share,
-            seconds=self.steps.seconds,
-        )
+        return tell(self.out, manifest, started, self.steps.seconds, named)
 
-    def _shares(self, connection: duckdb.DuckDBPyConnection) -> tuple[float | None, int, int, int]:
-        """Of the clinical records: the share with a concept; those linked to a visit by reference, by date, and not."""
-        row = connection.execute(
-            "SELECT count(*) FILTER (concept_id > 0) / nullif(count(*), 0), "
-            "count(*) FILTER (visit_occurrence_id IS NOT NULL AND NOT visit_by_date), count(*) FILTER (visit_by_date), "
-            "count(*) FILTER (visit_occurrence_id IS NULL) FROM event WHERE cdm_table IS NOT NULL"
-        ).fetchone()
-        assert row is not None
-        share, by_reference, by_date, none = row
-        return None if share is None else round(share, 4), by_reference, by_date, none
 
-    def _losses(self, connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
-        """What was read of written resources and has no place in OMOP, counted (f2o-080)."""
-        found = {}
-        for row in table("conformance", "losses.csv"):
-            try:
-                answer = connection.execute(f"SELECT count(*) FROM {row['rows']}").fetchone()
-            except duckdb.CatalogException:
-                continue  # no resource of this type in the delivery
-            if answer and answer[0]:
-                found[row["loss"]] = answer[0]
-        return found
+def tell(
+    out: Path,
+    manifest: dict[str, Any],
+    started: datetime,
+    seconds: dict[str, float],
+    named: Path,
+    patients: int | None = None,
+) -> "MapResult":
+    """Write the manifest of a slice; its result. `patients` are those that were mapped again, None: all."""
+    from omop_etl.mapping import MapResult
+
+    manifest["run"] |= {
+        "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
+        "steps": seconds,
+        "patients_mapped": "all" if patients is None else patients,
+    }
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    outcomes: dict[str, int] = {}
+    for by_outcome in manifest["resources"].values():
+        for outcome, count in by_outcome.items():
+            outcomes[outcome] = outcomes.get(outcome, 0) + count
+    return MapResult(
+        slice=named,
+        resources=outcomes,
+        rows={name: count for name, count in manifest["tables"].items() if count},
+        unmapped=manifest["unmapped"],
+        mapped_share=manifest["mapped_share"],
+        seconds=seconds,
+        patients=patients,
+    )
+
+
+def _newest(connection: duckdb.DuckDBPyConnection, parts: list[str], moment: str) -> str | None:
+    if not parts:
+        return None
+    row = connection.execute(f"SELECT ({moment})::VARCHAR FROM ({' UNION ALL '.join(parts)})").fetchone()
+    return row[0] if row else None
+
+
+def _later(one: str | None, other: str | None) -> str | None:
+    """The later of two timestamps as DuckDB writes them."""
+    return max((text for text in (one, other) if text is not None), key=datetime.fromisoformat, default=None)
 
 
 def mappings_sha256(site: Site) -> str:

@@ -77,6 +77,6 @@ CREATE TABLE visit_dates (visit_key UHUGEINT, first_datetime TIMESTAMP, last_dat
 CREATE TABLE provider_of (key UHUGEINT, provider_id BIGINT);
 CREATE TABLE care_site_of (key UHUGEINT, care_site_id BIGINT);
 CREATE TABLE medication (key UHUGEINT, code_key UBIGINT);
-CREATE TABLE medication_in_use (key UHUGEINT);
+CREATE TABLE medication_in_use (person_id BIGINT, key UHUGEINT);
 -- resources without a row of their own: why
 CREATE TABLE no_row (resource_type VARCHAR, resource_id VARCHAR, reason VARCHAR);

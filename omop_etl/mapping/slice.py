@@ -1,7 +1,5 @@
 """Rows → the slice: Parquet per CDM table, ledger, worklist of unmapped codes, what stays in the hospital, manifest."""
 
-import csv
-import io
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -93,22 +91,20 @@ def tell_origins(connection: duckdb.DuckDBPyConnection) -> None:
 def write(
     connection: duckdb.DuckDBPyConnection,
     folder: Path,
-    site: str,
     has_patients: bool,
     beside: Mapping[str, Callable[[duckdb.DuckDBPyConnection], Any]],
 ) -> dict[str, Any]:
     """Write the slice but for its manifest, and do what is to be done `beside`; the answers by name.
 
-    A CDM table answers with its rows, "unmapped" with the unmapped records per CDM field. Every CDM table has all columns in CDM
-    order and is sorted by its key. A sorted file keeps one core busy at its end, so several are written at a time.
+    A CDM table answers with its rows. Every CDM table has all columns in CDM order and is sorted by its key. A sorted file keeps
+    one core busy at its end, so several are written at a time.
     """
     copies = {}
     for name, select in cdm_selects().items():
         typed = ", ".join(
             f'CAST("{column}" AS {type_}) AS "{column}"' for column, type_ in duckdb_columns(name).items()
         )
-        order = tables()[name].primary_key or next(iter(duckdb_columns(name)))
-        copies[name] = (f"SELECT {typed} FROM ({select}) ORDER BY {order}", folder / f"{name}.parquet")
+        copies[name] = (f"SELECT {typed} FROM ({select}) ORDER BY {key_of(name)}", folder / f"{name}.parquet")
     # what leads from a row back to its resource is read by the one who runs the mapping, and by no other account (f2o-024)
     (folder / "side").mkdir(mode=0o700)
     lines = "SELECT * EXCLUDE (place) FROM ledger ORDER BY place, resource_type, resource_id, cdm_table, reason"
@@ -116,10 +112,9 @@ def write(
     others = "SELECT * EXCLUDE (own) FROM written WHERE NOT own ORDER BY cdm_table, cdm_id, resource_type, resource_id"
     copies["trace"] = (others, folder / "side" / "trace.parquet")
     tasks: dict[str, Callable[[duckdb.DuckDBPyConnection], Any]] = {
-        name: partial(_copy, select=select, path=path) for name, (select, path) in copies.items()
+        name: partial(copy, select=select, path=path) for name, (select, path) in copies.items()
     }
     tasks["side"] = partial(_write_side, folder=folder, has_patients=has_patients)
-    tasks["unmapped"] = partial(_write_unmapped, folder=folder, site=site)
     tasks.update(beside)
     # the largest first
     names = sorted(tasks, key=lambda name: name not in ("ledger", "measurement", *beside))
@@ -137,7 +132,7 @@ def _write_side(connection: duckdb.DuckDBPyConnection, folder: Path, has_patient
         if has_patients
         else "SELECT NULL::BIGINT AS person_id, NULL::VARCHAR AS linkage_token WHERE false"
     )
-    _copy(connection, f"{token} ORDER BY person_id", side / "person_link.parquet")
+    copy(connection, f"{token} ORDER BY person_id", side / "person_link.parquet")
     imputed = (
         "SELECT cdm_table, row_id AS cdm_id, coalesce(start_imputed, false) AS start_imputed, coalesce(end_imputed, false) AS end_imputed "
         "FROM event WHERE cdm_table IS NOT NULL AND (start_imputed OR end_imputed) "
@@ -147,108 +142,20 @@ def _write_side(connection: duckdb.DuckDBPyConnection, folder: Path, has_patient
         "UNION ALL SELECT 'death', person_id, true, false FROM row_death WHERE start_imputed "
         "UNION ALL SELECT 'payer_plan_period', row_id, true, false FROM row_payer_plan_period WHERE start_imputed"
     )
-    _copy(connection, f"SELECT * FROM ({imputed}) ORDER BY cdm_table, cdm_id", side / "imputed.parquet")
+    copy(connection, f"SELECT * FROM ({imputed}) ORDER BY cdm_table, cdm_id", side / "imputed.parquet")
     by_date = (
         "SELECT cdm_table, row_id AS cdm_id, visit_occurrence_id FROM event WHERE cdm_table IS NOT NULL AND visit_by_date "
         "UNION ALL SELECT 'note', row_id, visit_occurrence_id FROM row_note WHERE visit_by_date"
     )
-    _copy(connection, f"SELECT * FROM ({by_date}) ORDER BY cdm_table, cdm_id", side / "visit_by_date.parquet")
+    copy(connection, f"SELECT * FROM ({by_date}) ORDER BY cdm_table, cdm_id", side / "visit_by_date.parquet")
 
 
-def _write_unmapped(connection: duckdb.DuckDBPyConnection, folder: Path, site: str) -> dict[str, int]:
-    """Write `unmapped.csv`, the worklist of curation; unmapped records per CDM field."""
-    kinds = {
-        "code": "concept_id",
-        "value": "value_as_concept_id",
-        "unit": "unit_concept_id",
-        "route": "route_concept_id",
-        "site": "site_concept_id",
-    }
-    parts = [
-        f"SELECT cdm_table, '{kind}' AS kind, {kind}_no AS code_no, count(*) AS records FROM event WHERE cdm_table IS NOT NULL AND "
-        + ("concept_id = 0" if kind == "code" else f"{column} = 0 AND {kind}_no IS NOT NULL")
-        + " GROUP BY ALL"
-        for kind, column in kinds.items()
-    ]
-    parts.append(
-        "SELECT 'note' AS cdm_table, 'kind' AS kind, kind_no AS code_no, count(*) AS records FROM row_note "
-        "WHERE note_class_concept_id = 0 GROUP BY ALL"
-    )
-    codes = (
-        "SELECT code_no, system, code, display, source_vocabulary_id, reason FROM choice "
-        "UNION ALL SELECT code_no, system, code, NULL, source_vocabulary_id, reason FROM unit"
-    )
-    sets = [
-        (
-            "visit_occurrence.visit_concept_id",
-            "row_visit",
-            "source_value",
-            "visit_concept_id = 0 AND visit_occurrence_id IS NULL",
-        ),
-        (
-            "visit_detail.visit_detail_concept_id",
-            "row_visit",
-            "source_value",
-            "visit_concept_id = 0 AND visit_occurrence_id IS NOT NULL",
-        ),
-        (
-            "person.gender_concept_id",
-            "row_person",
-            "gender_source_value",
-            "coalesce(gender_concept(gender_source_value), 0) = 0",
-        ),
-        ("person.race_concept_id", "row_person", "race_source_value", "race_concept_id = 0"),
-        ("person.ethnicity_concept_id", "row_person", "ethnicity_source_value", "ethnicity_concept_id = 0"),
-        (
-            "provider.gender_concept_id",
-            "row_provider",
-            "gender_source_value",
-            "coalesce(gender_concept(gender_source_value), 0) = 0",
-        ),
-        ("provider.specialty_concept_id", "row_provider", "specialty_source_value", "specialty_concept_id = 0"),
-        ("care_site.place_of_service_concept_id", "row_care_site", "place_of_service_source_value", "true"),
-        (
-            "location.country_concept_id",
-            "row_location",
-            "country_source_value",
-            "country_concept(country_source_value) IS NULL",
-        ),
-        *(
-            (f"{table}.{end}_concept_id", "row_visit", f"{end}_source_value", f"visit_occurrence_id {which} NULL")
-            for table, which in (("visit_occurrence", "IS"), ("visit_detail", "IS NOT"))
-            for end in ("admitted_from", "discharged_to")
-        ),
-        # who pays, and by which plan, may be words: counted, not shown
-        ("payer_plan_period.payer_concept_id", "row_payer_plan_period", "left(payer_source_value, 0)", "true"),
-        ("payer_plan_period.plan_concept_id", "row_payer_plan_period", "left(plan_source_value, 0)", "true"),
-    ]
-    fixed = [
-        f"SELECT NULL AS vocabulary_id, '' AS source_system, {column} AS source_code, NULL AS source_name, '{field}' AS cdm_field, "
-        f"count(*) AS records, 'not-in-code-set' AS reason FROM {relation} WHERE {column} IS NOT NULL AND {which} GROUP BY {column}"
-        for field, relation, column, which in sets
-    ]
-    rows = connection.execute(
-        "SELECT vocabulary_id, source_system, source_code, source_name, cdm_field, records, reason FROM ("
-        "SELECT c.source_vocabulary_id AS vocabulary_id, coalesce(c.system, '') AS source_system, coalesce(c.code, '') AS source_code, "
-        # a display of a code system that nobody knows may be anything
-        "min(CASE WHEN c.source_vocabulary_id IS NOT NULL THEN c.display END) AS source_name, f.cdm_field, sum(e.records)::BIGINT AS records, "
-        f"coalesce(c.reason, 'no-code') AS reason FROM ({' UNION ALL '.join(parts)}) e LEFT JOIN ({codes}) c ON c.code_no = e.code_no "
-        "JOIN unmapped_field f ON f.cdm_table = e.cdm_table AND f.kind = e.kind GROUP BY ALL "
-        f"UNION ALL {' UNION ALL '.join(fixed)}) ORDER BY records DESC, cdm_field, source_system, source_code"
-    ).fetchall()
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(
-        ("site", "vocabulary_id", "source_system", "source_code", "source_name", "cdm_field", "records", "reason")
-    )
-    fields: dict[str, int] = {}
-    for row in rows:
-        lines.writerow((site, *("" if value is None else value for value in row)))
-        fields[row[4]] = fields.get(row[4], 0) + row[5]
-    (folder / "unmapped.csv").write_text(text.getvalue(), encoding="utf-8")
-    return fields
+def key_of(name: str) -> str:
+    """The column that a CDM table is sorted by."""
+    return tables()[name].primary_key or next(iter(duckdb_columns(name)))
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> int:
+def copy(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> int:
+    """Write what is selected as Parquet; rows."""
     row = connection.execute(f"COPY ({select}) TO {literal(str(path))} {_PARQUET}").fetchone()
     return row[0] if row else 0

@@ -175,7 +175,8 @@ def test_no_view_reads_what_must_never_be_read() -> None:
                 "component.valueRatio.numerator",
             },
         ),
-        ("measurement", "measurement_event_id", "Observation", {"focus"}),
+        # the subject, because a record of another patient is not tied to
+        ("measurement", "measurement_event_id", "Observation", {"focus", "subject"}),
         ("drug_exposure", "drug_concept_id", "Medication", set()),
         ("drug_exposure", "lot_number", "Immunization", {"lotNumber"}),
         ("drug_exposure", "refills", "MedicationRequest", {"dispenseRequest.numberOfRepeatsAllowed"}),

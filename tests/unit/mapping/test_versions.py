@@ -134,6 +134,6 @@ def test_landing_in_steps_is_one_full_load_of_the_last_state(steps: list[list[tu
         map_site(site(), full, root / "at-once", jobs=1)
         one, other = content(root / "by-steps"), content(root / "at-once")
         for table in one:
-            if table in ("ledger.parquet", "cdm_source.parquet"):
+            if table in ("ledger.parquet", "cdm_source.parquet", "side/members.parquet"):
                 continue  # what was deleted is told in the one and unknown to the other
             assert one[table] == other[table], table
