@@ -59,3 +59,22 @@ def _show(found: Any, as_json: bool, started: float) -> None:
         else:
             typer.echo(f"{name.replace('_', ' ')}: {value}")
     typer.echo(f"seconds: {time.monotonic() - started:.1f}")
+
+
+@study_report_app.command(
+    "ml",
+    help="Random survival forest and gradient-boosted survival trees on lines: how well an outcome can be told.\n\n"
+    "Example: palmares report ml locks/lock-3 --outcome pfs --out ml/",
+)
+def ml(
+    folder: FolderArgument,
+    out: OutOption,
+    analysis: Annotated[str, typer.Option(help="A named analysis of the study.")] = "all-comers",
+    outcome: Annotated[str | None, typer.Option(help="pfs, ttnt or os; default: the study's.")] = None,
+    seed: SeedOption = 1,
+    json: JsonOption = False,
+) -> None:
+    from omop_etl.reports.ml import report
+
+    started = time.monotonic()
+    _show(report(folder, out, analysis=analysis, outcome=outcome, seed=seed, progress=_teller(json)), json, started)

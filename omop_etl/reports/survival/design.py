@@ -124,42 +124,6 @@ def _category(rows: "pd.DataFrame", one: Covariate, settings: Settings) -> "tupl
     return pd.DataFrame(columns, index=rows.index), terms, notes
 
 
-def imputed(design: Design, settings: Settings, *, imputations: int, seed: int) -> "list[pd.DataFrame]":
-    """The frame with its missing covariates filled in, so many times, each from the posterior of chained equations.
-
-    The equations hold arms, event and the Nelson-Aalen estimate of the cumulative hazard beside the covariates (White and
-    Royston, Stat Med 2009). Categories stay as they are drawn, not rounded: rounding biases a model that is linear in them
-    (Horton, Lipsitz and Parzen, Am Stat 2003). One frame where nothing is missing. Same seed, same frames.
-    """
-    import numpy as np
-    from lifelines import NelsonAalenFitter
-    from sklearn.experimental import enable_iterative_imputer  # noqa: F401  (sklearn asks for it)
-    from sklearn.impute import IterativeImputer
-
-    frame, columns = design.frame, design.columns
-    if not frame[columns].isna().any(axis=None):
-        return [frame]
-    hazard = NelsonAalenFitter().fit(frame["time"], frame["event"], entry=frame["entry"])
-    around = frame[[*columns, *design.treatments, "event"]].copy()
-    around["hazard"] = hazard.predict(frame["time"]).to_numpy()
-    numbers = {one.name for one in settings.covariates if one.kind == "number"}
-    low = np.array([around[name].min() if name in numbers else -np.inf for name in around.columns])
-    high = np.array([around[name].max() if name in numbers else np.inf for name in around.columns])
-    made = []
-    for number in range(imputations):
-        filler = IterativeImputer(
-            sample_posterior=True,
-            max_iter=int(settings.number("imputation_rounds")),
-            random_state=seed * 1000 + number,
-            min_value=low,
-            max_value=high,
-            skip_complete=True,
-        )
-        filled = filler.fit_transform(around.to_numpy())
-        made.append(frame.assign(**{name: filled[:, place] for place, name in enumerate(columns)}))
-    return made
-
-
 def stabilised_weights(frame: "pd.DataFrame", design: Design, settings: Settings) -> "np.ndarray":
     """Of each patient the share of the arm over the chance of it given the covariates (multinomial logistic regression),
     truncated at a percentile and its mirror."""

@@ -86,11 +86,16 @@ def _sound(what: str) -> "Iterator[None]":
 
 
 def cox(
-    frame: "pd.DataFrame", columns: Sequence[str], *, stratified: bool = True, weights: "np.ndarray | None" = None
+    frame: "pd.DataFrame",
+    columns: Sequence[str],
+    *,
+    stratified: bool = True,
+    weights: "np.ndarray | None" = None,
+    begin: "np.ndarray | None" = None,
 ) -> "tuple[np.ndarray, np.ndarray]":
     """Log hazard ratios of the columns and their variances, by lifelines; with delayed entry where someone entered late, and
     with the sandwich variance where weighted. Raises E-REPORT-03."""
-    model = fitted(frame, columns, stratified=stratified, weights=weights)
+    model = fitted(frame, columns, stratified=stratified, weights=weights, begin=begin)
     return model.params_[list(columns)].to_numpy(), model.standard_errors_[list(columns)].to_numpy() ** 2
 
 
@@ -101,8 +106,9 @@ def fitted(
     stratified: bool = True,
     delayed: bool = True,
     weights: "np.ndarray | None" = None,
+    begin: "np.ndarray | None" = None,
 ) -> Any:
-    """The fitted lifelines model."""
+    """The fitted lifelines model; `begin` is where its search begins."""
     from lifelines import CoxPHFitter
 
     late = delayed and bool((frame["entry"] > 0).any())
@@ -113,8 +119,10 @@ def fitted(
     if weights is not None:
         kept = kept.assign(weight=weights)
         more |= {"weights_col": "weight", "robust": True}
+    # lifelines searches on columns of unit spread, and goes on in place
+    start = None if begin is None else begin * kept[list(columns)].std(ddof=0).to_numpy()
     with _sound("Cox regression"):
-        return CoxPHFitter().fit(kept, duration_col="time", event_col="event", **more)
+        return CoxPHFitter().fit(kept, duration_col="time", event_col="event", initial_point=start, **more)
 
 
 def proportionality(frame: "pd.DataFrame", design: Design) -> list[tuple[str, float, float]]:

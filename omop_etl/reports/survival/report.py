@@ -15,7 +15,7 @@ from omop_etl.publish import privacy
 from omop_etl.reports.page import Page
 from omop_etl.reports.released import Released, open_released
 from omop_etl.reports.survival import estimates, pictures
-from omop_etl.reports.survival.design import Design, design, differences, imputed, stabilised_weights
+from omop_etl.reports.survival.design import Design, design, differences, stabilised_weights
 from omop_etl.reports.survival.estimates import Curve, Ratio
 from omop_etl.reports.survival.settings import Settings, load
 
@@ -107,7 +107,6 @@ def report(
         _write(partial, about, plan, found, settings, threshold)
         page = _page(about, plan, found, settings, threshold)
         (partial / "report.html").write_text(page, encoding="utf-8")
-        manifest = {"format": 1, "code_version": __version__, "source_manifest": source.manifest.get("files", {})}
         manifest = {"format": 1, "code_version": __version__} | about | {"files": described(partial)}
         (partial / "manifest.json").write_text(
             json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -164,15 +163,21 @@ def estimate(
 
     say = progress or (lambda _: None)
     wanted = imputations or int(settings.number("imputations"))
+    from omop_etl.reports.survival.imputing import imputed
+
     say("fill in what is missing")
     frames = imputed(plan, settings, imputations=wanted, seed=seed)
     columns, labels = [*plan.treatments, *plan.columns], [*plan.arms[1:], *(one.label for one in plan.terms)]
-    adjusted, weighted, after, weights = [], [], [], []
+    adjusted: list[tuple[np.ndarray, np.ndarray]] = []
+    weighted: list[tuple[np.ndarray, np.ndarray]] = []
+    after: list[dict[str, float]] = []
+    weights: list[np.ndarray] = []
     for number, frame in enumerate(frames, 1):
         say(f"fit the models, {number} of {len(frames)}")
-        adjusted.append(estimates.cox(frame, columns))
+        # the last fit is where the next one begins
+        adjusted.append(estimates.cox(frame, columns, begin=adjusted[-1][0] if adjusted else None))
         own = stabilised_weights(frame, plan, settings)
-        weighted.append(estimates.cox(frame, plan.treatments, weights=own))
+        weighted.append(estimates.cox(frame, plan.treatments, weights=own, begin=weighted[-1][0] if weighted else None))
         after.append(differences(frame, plan, own))
         weights.append(own)
     say("curves, balance, proportionality")
