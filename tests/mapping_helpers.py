@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,22 @@ def resource(resource_type: str, identity: str, of: str | None = "p", **more: An
     return made | needed.get(resource_type, {}) | more
 
 
+@cache
+def _read(file: Path) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Columns and rows of a Parquet file: a slice is asked many times and never changes."""
+    answer = duckdb.connect().execute(f"FROM read_parquet('{file}')")
+    return [column[0] for column in answer.description or ()], answer.fetchall()
+
+
+@cache
+def _origins(folder: Path) -> list[tuple[Any, ...]]:
+    return (
+        duckdb.connect()
+        .execute(f"SELECT cdm_table, cdm_id, resource_type, resource_id FROM {origins(folder)}")
+        .fetchall()
+    )
+
+
 @dataclass(frozen=True)
 class Slice:
     """A slice as rows."""
@@ -124,15 +141,13 @@ class Slice:
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """The rows of a Parquet file below the slice, by its name without ending."""
-        answer = duckdb.connect().execute(f"FROM read_parquet('{self.folder / f'{table}.parquet'}')")
-        names = [column[0] for column in answer.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
+        names, rows = _read(self.folder / f"{table}.parquet")
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def origins(self) -> list[dict[str, Any]]:
         """Which resource each row comes from."""
         names = ("cdm_table", "cdm_id", "resource_type", "resource_id")
-        rows = duckdb.connect().execute(f"SELECT {', '.join(names)} FROM {origins(self.folder)}").fetchall()
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        return [dict(zip(names, row, strict=True)) for row in _origins(self.folder)]
 
     def of(self, resource_type: str, identity: str) -> dict[str, list[dict[str, Any]]]:
         """CDM table → the rows that a resource wrote."""
