@@ -8,11 +8,10 @@ from typing import Any
 import httpx
 import orjson
 
-from fhir_adapters.deidentified import Block, Filter
-from fhir_adapters.deidentify import Deidentifier
+from fhir_adapters.deidentified import Block
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.fhir_bulk.job import Item, Lost
-from fhir_adapters.fhir_web.gathered import BATCH, Gone, Page
+from fhir_adapters.fhir_web.gathered import BATCH, Gone, Page, Sieve
 from fhir_adapters.fhir_web.issues import issues
 from fhir_adapters.fhir_web.spool import Strand
 from fhir_adapters.fhir_web.web import Again, Refused, Web, healing
@@ -24,33 +23,25 @@ _BLOCK = 1 << 18
 _TARGET = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/([^/?#\s]{1,64})(?:/_history/[^/?#]+)?$")
 
 
-def download(
-    web: Web,
-    item: Item,
-    strand: Strand,
-    sieve: Deidentifier,
-    odd: Filter,
-    signed: bool,
-    told: Callable[[int], None],
-) -> None:
-    """Fetch an output file into its strand. Raises Lost when it is not there any more, E-FHIR-05 when lines are missing.
+def download(web: Web, item: Item, strand: Strand, sieve: Sieve, signed: bool, told: Callable[[int], None]) -> None:
+    """Fetch an output file into its strand; a line that is no sound JSON leaves a stand-in that landing refuses for the same reason.
 
-    `odd` takes the lines that are no sound JSON: a stand-in is written, which landing refuses for the same reason.
+    Raises Lost when it is not there any more, E-FHIR-05 when lines are missing.
     """
 
     def once() -> None:
         strand.clear()
-        page, lines = Page(sieve), 0
+        page, lines = Page(sieve.one()), 0
         for line in _lines(web, item, signed):
             lines += 1
             resource = _parsed(line)
             if resource is None or may_double(line, resource):
-                page.refuse(odd.passed(Block(0, line.strip(), lines=True)).data)
+                page.refuse(sieve.odd().passed(Block(0, line.strip(), lines=True)).data)
             else:
                 page.add(resource, resource.get("resourceType") == item.resource_type)
             if page.size >= BATCH:
                 page.write(strand)
-                page = Page(sieve)
+                page = Page(sieve.one())
         page.write(strand)
         if item.count is not None and lines < item.count:
             raise _Fewer(item.count - lines)

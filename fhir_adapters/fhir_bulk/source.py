@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qsl, quote, urlencode
 
 from fhir_adapters.base import Extraction, Progress, Setting, adapter
-from fhir_adapters.deidentified import Filter
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.fhir_bulk import files
 from fhir_adapters.fhir_bulk.job import Item, Lost, Manifest, end, kick_off, wait
@@ -274,8 +273,7 @@ class _Run:
 
     def _one(self, strand: Strand, item: Item, signed: bool) -> None:
         if not (strand.last or {}).get("done"):
-            sieve, odd = self._sieve.one(), Filter(self._sieve.apart())
-            files.download(self._web, item, strand, sieve, odd, signed, self._told)
+            files.download(self._web, item, strand, self._sieve, signed, self._told)
 
     def _deletes(self, manifest: Manifest) -> list[tuple[str, str, str | None]]:
         sieve = self._sieve.one()

@@ -6,14 +6,17 @@ somebody narrows what the toolkit may read, so more than a share of a type (`mos
 """
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from fhir_adapters.base import Extraction, Setting
+from fhir_adapters.deidentified import Filter
 from fhir_adapters.deidentify import SETTINGS as DEIDENTIFY
 from fhir_adapters.deidentify import Deidentifier
 from fhir_adapters.errors import PalmaresError
@@ -52,7 +55,7 @@ def mapped_types() -> tuple[str, ...]:
 
 
 class Sieve:
-    """De-identification of a source's resources; one `Deidentifier` per strand, one memory of record numbers for all."""
+    """De-identification of a source's resources; one `Deidentifier` per thread, one memory of record numbers for all."""
 
     def __init__(self, key: "SiteKey | None", settings: Mapping[str, Any]) -> None:
         """Raises E-SRC-02, E-SRC-03, E-KEY-03."""
@@ -60,12 +63,22 @@ class Sieve:
         self._settings = settings
         self._patients: dict[str, str] = {}
         self._all: list[Deidentifier] = []
+        self._mine = threading.local()
         self.one()
 
     def one(self) -> Deidentifier:
-        """A de-identifier for one thread."""
-        made = self.apart()
-        self._all.append(made)
+        """This thread's de-identifier: its walks are compiled once per type, not once per file."""
+        made: Deidentifier | None = getattr(self._mine, "one", None)
+        if made is None:
+            made = self._mine.one = self.apart()
+            self._all.append(made)
+        return made
+
+    def odd(self) -> Filter:
+        """This thread's filter for lines that are no sound JSON."""
+        made: Filter | None = getattr(self._mine, "odd", None)
+        if made is None:
+            made = self._mine.odd = Filter(self.apart())
         return made
 
     def apart(self) -> Deidentifier:
@@ -143,14 +156,20 @@ class Page:
         strand.append(lines, "".join(self.ids).encode(), counts=dict(self.counts), **entry)
 
 
+@cache
+def _database() -> Any:
+    """One database in memory for questions that create nothing; each asks through a cursor of its own."""
+    import duckdb
+
+    return duckdb.connect()
+
+
 def distinct(strands: Iterable[Strand], resource_type: str) -> int:
     """How many different resources of a type matched, over some strands."""
     files = [strand.ids for strand in strands if strand.ids.exists() and strand.ids.stat().st_size]
     if not files:
         return 0
-    import duckdb
-
-    with duckdb.connect() as connection:
+    with _database().cursor() as connection:
         row = connection.execute(
             f"SELECT count(DISTINCT id) FROM {ids_table(files)} WHERE mark = 'm' AND resource_type = ?", [resource_type]
         ).fetchone()
