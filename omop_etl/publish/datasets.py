@@ -103,7 +103,8 @@ def lay_out(
     for name, source in derived.items():
         connection.execute(f"CREATE OR REPLACE TEMP VIEW derived_{name} AS FROM {source}")
     folder = rules.study.folder / "datasets"
-    _table(connection, "feature_source", _FEATURE_SOURCE, _rows(folder / "feature_sources.csv"))
+    features = [{"feature_number": n} | row for n, row in enumerate(_rows(folder / "feature_sources.csv"))]
+    _table(connection, "feature_source", _FEATURE_SOURCE, features)
     _table(connection, "landmark", "landmark VARCHAR, day INTEGER, meaning VARCHAR", _rows(folder / "landmarks.csv"))
     _table(
         connection,
@@ -148,7 +149,7 @@ def _there(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
 
 
 _FEATURE_SOURCE = (
-    "feature VARCHAR, family VARCHAR, kind VARCHAR, token VARCHAR, label VARCHAR, how VARCHAR, concept_set VARCHAR, "
+    "feature_number SMALLINT, feature VARCHAR, family VARCHAR, kind VARCHAR, token VARCHAR, label VARCHAR, how VARCHAR, concept_set VARCHAR, "
     "value_set VARCHAR, code VARCHAR, unit VARCHAR, unit_code VARCHAR, low DOUBLE, high DOUBLE, max_age_days INTEGER, omop VARCHAR, fhir VARCHAR"
 )
 
@@ -215,9 +216,10 @@ def stage(connection: duckdb.DuckDBPyConnection, dataset: Dataset, plain: Path) 
             raise PalmaresError("E-PUBLISH-03", one.variable, count=strange, detail="values that it does not list")
         values[one.variable] = one.values or tuple(value for value, _ in there)
     key = ", ".join(f'"{name}"' for name in dataset.key)
-    twice = connection.execute(
-        f"SELECT count(*) FROM (SELECT 1 FROM {_file(plain)} GROUP BY {key} HAVING count(*) > 1)"
-    ).fetchall()[0][0]
+    # by their hashes first: only where two are equal the keys themselves are compared
+    alike = f"SELECT 1 FROM {_file(plain)} GROUP BY hash({key}) HAVING count(*) > 1 LIMIT 1"
+    exact = f"SELECT count(*) FROM (SELECT 1 FROM {_file(plain)} GROUP BY {key} HAVING count(*) > 1)"
+    twice = connection.execute(exact).fetchall()[0][0] if connection.execute(alike).fetchall() else 0
     if twice:
         raise PalmaresError("E-PUBLISH-03", dataset.name, count=twice, detail="keys are not unique")
     return Made(dataset, rows, {name: rows - count for name, count in zip(names, counts, strict=True)}, values)

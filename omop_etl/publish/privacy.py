@@ -81,5 +81,10 @@ def _check_shifted(path: Path, day_0: date) -> None:
     subjects = len(pc.unique(table["subject_id"]))
     moved = pc.all(pc.equal(index["time"], datetime(day_0.year, day_0.month, day_0.day))).as_py()
     midnights = pc.all(pc.equal(table["time"], pc.floor_temporal(table["time"], unit="day"))).as_py()
-    if len(index) != subjects or len(pc.unique(index["subject_id"])) != subjects or not moved or midnights is False:
+    if (
+        len(index) != subjects
+        or len(pc.unique(index["subject_id"])) != subjects
+        or moved is False
+        or midnights is False
+    ):
         raise PalmaresError("E-PUBLISH-01", f"{path.name}/time", detail="its times are not counted from one day 0")

@@ -45,8 +45,8 @@ def processor() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def grow(seed: Path, path: Path, patients: int) -> tuple[int, int]:
-    """A warehouse of so many patients from a smaller one; its patients and its events."""
+def grow(seed: Path, path: Path, patients: int, concept: int = 0) -> tuple[int, int]:
+    """A warehouse of so many patients from a smaller one; its patients and its events. What is added measures `concept`."""
     shutil.copyfile(seed, path)
     with duckdb.connect(str(path), config={"threads": 4, "memory_limit": "6GB"}) as connection:
         persons = connection.execute("SELECT count(*) FROM person").fetchall()[0][0]
@@ -85,7 +85,7 @@ def grow(seed: Path, path: Path, patients: int) -> tuple[int, int]:
         connection.execute(
             f"""
             INSERT INTO measurement (measurement_id, person_id, measurement_concept_id, measurement_date, value_as_number)
-            SELECT row_number() OVER (), person_id, 0, DATE '2021-01-01' + CAST(n * 5 AS INTEGER), n
+            SELECT row_number() OVER (), person_id, {concept}, DATE '2021-01-01' + CAST(n * 5 AS INTEGER), n
             FROM person, range({more}) AS r (n)
             """
         )

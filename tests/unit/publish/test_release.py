@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -136,26 +137,29 @@ def memory() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-Values = Callable[[list[Event]], dict[str, object]]
+Values = Callable[[list[list[Event]]], list[dict[str, object]]]
 
 
 @pytest.fixture(scope="module")
 def values(memory: duckdb.DuckDBPyConnection) -> Values:
-    """A function: the released row of the one patient with these events."""
+    """A function: the released row of each patient, whose events are given as if there were no other."""
     rules = load_rules("palmares2")
 
-    def row(what: list[Event]) -> dict[str, object]:
+    def rows(cases: list[list[Event]]) -> list[dict[str, object]]:
+        what = [replace(one, person=person) for person, case in enumerate(cases, 1) for one in case]
         laid_out(memory, what, rules)
-        (only,) = frame(memory, rules, "baseline").to_dict("records")
-        return {key: None if pd.isna(value) else value for key, value in only.items()}
+        ids = dict(memory.execute("SELECT person_id, patient FROM released").fetchall())
+        table = frame(memory, rules, "baseline").set_index("patient")
+        found = [table.loc[ids[person]].to_dict() for person in range(1, len(cases) + 1)]
+        return [{key: None if pd.isna(value) else value for key, value in row.items()} for row in found]
 
-    return row
+    return rows
 
 
 def test_an_ordinary_patient(values: Values) -> None:
-    row = values(patient(1))
-    assert row | {"patient": "x"} == {
-        "patient": "x", "site": "s01", "index_year": 2021, "age_at_index": 90, "sex": "F", "menopausal_status": "post",
+    (row,) = values([patient(1)])
+    assert row == {
+        "site": "s01", "index_year": 2021, "age_at_index": 90, "sex": "F", "menopausal_status": "post",
         "ecog": "1", "bmi": 25.6, "de_novo": False, "days_primary_to_advanced": 1760, "days_advanced_to_index": 40,
         "histology": "NST", "grade": "2", "sample_origin": "primary", "sample_day": -30, "er_percent": 90.0,
         "pgr_percent": 40.0, "hr_low": False, "her2_ihc": "1+", "her2_ish": None, "her2_group": "low",
@@ -175,70 +179,68 @@ def test_what_was_measured_after_the_index_is_no_baseline(values: Values) -> Non
         Event(1, "ECOG", "2021-06-05", value="3"),  # nearer than 3 days before: no
         Event(1, "ECOG", "2021-07-02", value="4"),
     ]
-    row = values(patient(1))
-    assert values(patient(1) + later) | {"patient": row["patient"]} == row
+    first, second = values([patient(1), patient(1) + later])
+    assert first == second
 
 
-@pytest.mark.parametrize(
-    ("adjuvant", "sensitivity"),
-    [
-        ([("tamoxifen", "2017-01-01", "2018-01-01")], "sensitive"),
-        ([("tamoxifen", "2019-09-01", "2021-04-22")], "primary-resistant"),
-        ([("tamoxifen", "2019-04-23", "2021-04-22")], "primary-resistant"),
-        ([("tamoxifen", "2019-04-22", "2021-04-22")], "secondary-resistant"),
-        ([("letrozole", "2016-10-01", "2021-04-20")], "secondary-resistant"),
-        ([("letrozole", "2016-10-01", "")], "secondary-resistant"),
-        ([("letrozole", "2016-10-01", "2020-04-22")], "secondary-resistant"),
-        ([("letrozole", "2016-10-01", "2020-04-21")], "sensitive"),
-        ([("goserelin", "2019-09-01", "2021-04-22")], "sensitive"),
-        ([], "sensitive"),
-    ],
-)
-def test_endocrine_sensitivity(adjuvant: list[tuple[str, str, str]], sensitivity: str, values: Values) -> None:
+SENSITIVITY: list[tuple[list[tuple[str, str, str]], str]] = [
+    ([("tamoxifen", "2017-01-01", "2018-01-01")], "sensitive"),
+    ([("tamoxifen", "2019-09-01", "2021-04-22")], "primary-resistant"),
+    ([("tamoxifen", "2019-04-23", "2021-04-22")], "primary-resistant"),
+    ([("tamoxifen", "2019-04-22", "2021-04-22")], "secondary-resistant"),
+    ([("letrozole", "2016-10-01", "2021-04-20")], "secondary-resistant"),
+    ([("letrozole", "2016-10-01", "")], "secondary-resistant"),
+    ([("letrozole", "2016-10-01", "2020-04-22")], "secondary-resistant"),
+    ([("letrozole", "2016-10-01", "2020-04-21")], "sensitive"),
+    ([("goserelin", "2019-09-01", "2021-04-22")], "sensitive"),
+    ([], "sensitive"),
+]
+
+
+def test_endocrine_sensitivity(values: Values, memory: duckdb.DuckDBPyConnection) -> None:
     # the advanced diagnosis is 2021-04-22, the primary one 2016-06-27
-    row = values(patient(1) + [Event(1, *one) for one in adjuvant])
-    assert row["endocrine_sensitivity"] == sensitivity
+    rows = values([patient(1) + [Event(1, *one) for one in adjuvant] for adjuvant, _ in SENSITIVITY])
+    assert [row["endocrine_sensitivity"] for row in rows] == [expected for _, expected in SENSITIVITY]
+    # there is one reading: what is released is what deriving states
+    stated = memory.execute("SELECT value FROM state WHERE name = 'endocrine-resistance' ORDER BY person_id").fetchall()
+    assert [row["endocrine_sensitivity"] for row in rows] == [value for (value,) in stated]
 
 
 def test_de_novo_is_sensitive_and_an_unknown_primary_unknown(values: Values) -> None:
     known = [one for one in patient(1) if one.event != "primary NST"]
-    row = values([*known, Event(1, "primary NST", "2021-04-01")])
-    assert (row["de_novo"], row["endocrine_sensitivity"]) == (True, "sensitive")
-    row = values(known)
-    assert (row["de_novo"], row["endocrine_sensitivity"], row["histology"]) == (None, None, None)
+    first, second = values([[*known, Event(1, "primary NST", "2021-04-01")], known])
+    assert (first["de_novo"], first["endocrine_sensitivity"]) == (True, "sensitive")
+    assert (second["de_novo"], second["endocrine_sensitivity"], second["histology"]) == (None, None, None)
 
 
-@pytest.mark.parametrize(
-    ("lesions", "sites", "bone_only", "visceral"),
-    [
-        (["bone metastasis"], 1, True, False),
-        (["bone metastasis", "unspecified metastasis"], 1, True, False),
-        (["unspecified metastasis"], None, None, None),
-        (["locally advanced"], 0, False, False),
-        (["liver metastasis", "CNS metastasis", "CNS metastasis"], 2, False, True),
-        (["node metastasis", "skin metastasis"], 2, False, False),
-    ],
-)
-def test_metastatic_sites(
-    lesions: list[str], sites: int | None, bone_only: bool | None, visceral: bool | None, values: Values
-) -> None:
+SITES: list[tuple[list[str], int | None, bool | None, bool | None]] = [
+    (["bone metastasis"], 1, True, False),
+    (["bone metastasis", "unspecified metastasis"], 1, True, False),
+    (["unspecified metastasis"], None, None, None),
+    (["locally advanced"], 0, False, False),
+    (["liver metastasis", "CNS metastasis", "CNS metastasis"], 2, False, True),
+    (["node metastasis", "skin metastasis"], 2, False, False),
+]
+
+
+def test_metastatic_sites(values: Values) -> None:
     known = [one for one in patient(1) if one.event != "bone metastasis"]
-    row = values(known + [Event(1, one, "2021-04-22") for one in lesions])
-    assert (row["metastatic_sites"], row["bone_only"], row["visceral"]) == (sites, bone_only, visceral)
+    rows = values([known + [Event(1, one, "2021-04-22") for one in lesions] for lesions, *_ in SITES])
+    assert [(row["metastatic_sites"], row["bone_only"], row["visceral"]) for row in rows] == [
+        (sites, bone_only, visceral) for _, sites, bone_only, visceral in SITES
+    ]
 
 
 def test_a_stay_that_runs_over_the_cut_off_counts_up_to_it(values: Values) -> None:
     stay = Event(1, "visit", "2024-12-20", "2025-02-01")
-    assert values([*patient(1), stay])["days_to_death_or_last_contact"] == 1310
     later = Event(1, "visit", "2025-01-02", "2025-02-01")
-    assert values([*patient(1), later])["days_to_death_or_last_contact"] == 401
+    rows = values([[*patient(1), stay], [*patient(1), later]])
+    assert [row["days_to_death_or_last_contact"] for row in rows] == [1310, 401]
 
 
 def test_a_death_before_the_index_leaves_time_and_event_unknown(values: Values) -> None:
-    row = values([*patient(1), Event(1, "death", "2021-05-31")])
-    assert (row["days_to_death_or_last_contact"], row["death"]) == (None, None)
-    row = values([*patient(1), Event(1, "death", "2021-06-01")])
-    assert (row["days_to_death_or_last_contact"], row["death"]) == (0, 1)
+    rows = values([[*patient(1), Event(1, "death", "2021-05-31")], [*patient(1), Event(1, "death", "2021-06-01")]])
+    assert [(row["days_to_death_or_last_contact"], row["death"]) for row in rows] == [(None, None), (0, 1)]
 
 
 def test_pounds_are_not_kilograms(memory: duckdb.DuckDBPyConnection) -> None:

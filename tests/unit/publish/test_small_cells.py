@@ -23,7 +23,7 @@ def with_margins(counts: list[list[int]]) -> tuple[list[int], list[list[int]]]:
     return leaves, [*sums, list(range(len(leaves)))]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(2, 4).flatmap(lambda rows: st.integers(2, 4).flatmap(lambda columns: table(rows, columns))))
 def test_no_small_cell_can_be_told_from_margins_and_other_cells(counts: list[list[int]]) -> None:
     leaves, sums = with_margins(counts)
@@ -47,7 +47,7 @@ def test_a_zero_is_hidden_where_only_that_helps() -> None:
     assert protect(leaves, sums, threshold=10, fixed={3, 4}) == [True, True, True, False, False]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(table(3, 3))
 def test_with_fixed_column_totals_a_small_cell_is_never_exact(counts: list[list[int]]) -> None:
     leaves, sums = with_margins(counts)
@@ -93,7 +93,7 @@ def test_what_cannot_be_protected_is_all_hidden() -> None:
     assert protect(leaves, sums, threshold=10) == [True, False, True, True]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=12))
 def test_numbers_at_risk_give_no_small_number_by_subtraction(left: list[int]) -> None:
     counts = [sum(left[at:]) for at in range(len(left))]

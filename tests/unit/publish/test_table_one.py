@@ -92,7 +92,7 @@ def test_a_small_group_has_no_column() -> None:
     assert all(row["c"] == HIDDEN for row in table["variables"][0]["rows"] if row["value"] != "missing")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(
         st.lists(st.one_of(st.integers(0, 14), st.integers(0, 60)), min_size=3, max_size=3), min_size=3, max_size=3

@@ -7,16 +7,20 @@ WITH at_landmark AS (
     CROSS JOIN landmark
     WHERE landmark.day = 0 OR last_contact >= index_date + landmark.day AND coalesce(death_date > index_date + landmark.day, TRUE)
 ),
-last_finding AS (
+asked AS (      -- what was measured at or before the landmark, within the feature's age
+    SELECT finding.*, landmark.landmark
+    FROM finding
+    JOIN feature_source USING (feature_number)
+    JOIN landmark ON day_number <= landmark.day AND coalesce(day_number >= landmark.day - max_age_days, TRUE)
+),
+last_finding AS (           -- the last one; of several on one day the highest
     SELECT
-        person_id, landmark,
-        finding.family, feature, arg_max({'day': finding.day, 'value': value, 'word': word, 'unit': finding.unit, 'source': source},
-            (finding.day, value, word, source_id)) AS found
-    FROM at_landmark
-    JOIN finding USING (person_id)
-    JOIN feature_source USING (feature)
-    WHERE finding.day <= landmark_date AND coalesce(finding.day >= landmark_date - max_age_days, TRUE)
-    GROUP BY ALL
+        person_id, landmark, feature_number, any_value(day) AS day,
+        arg_max(value, (value, source_id)) AS value, arg_max(word, (word, source_id)) AS word, min(source) AS source
+    FROM asked
+    JOIN (SELECT person_id, landmark, feature_number, max(day_number) AS day_number FROM asked GROUP BY ALL)
+        USING (person_id, landmark, feature_number, day_number)
+    GROUP BY person_id, landmark, feature_number
 ),
 spread AS (
     SELECT
@@ -32,9 +36,9 @@ spread AS (
     GROUP BY ALL
 ),
 described AS (
-    SELECT person_id, landmark, family, feature, found.day AS day, found.value AS value, found.word AS word, found.unit AS unit,
-        found.source AS source
+    SELECT person_id, landmark, family, feature, day, value, word, unit, source
     FROM last_finding
+    JOIN feature_source USING (feature_number)
     UNION ALL
     SELECT person_id, landmark, 'clinical', 'metastatic_sites', last_day, len(sites), NULL, 'sites', 'condition_occurrence'
     FROM spread WHERE sites IS NOT NULL

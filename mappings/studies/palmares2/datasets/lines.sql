@@ -1,17 +1,19 @@
 -- One row per patient and line: what was known on its first day, the drugs, what became of it, the next line.
-WITH last_finding AS (      -- the last value on or before the first day, within the feature's age
-    SELECT
-        person_id, line_number, feature,
-        arg_max(value, (day, value, source_id)) AS value,
-        arg_max(word, (day, word, source_id)) AS word
-    FROM (
-        SELECT finding.*, line_number
-        FROM course_line
-        JOIN finding ON finding.person_id = course_line.person_id AND finding.day <= start_date
-        JOIN feature_source USING (feature)
-        WHERE coalesce(finding.day >= start_date - max_age_days, TRUE)
-            AND finding.feature NOT IN ('er_percent', 'pgr_percent', 'her2_ihc', 'her2_ish', 'menopausal_status')
-    )
+WITH asked AS (             -- what was measured on or before the first day, within the feature's age
+    SELECT finding.*, line_number, feature
+    FROM course_line
+    JOIN finding ON finding.person_id = course_line.person_id AND finding.day <= start_date
+    JOIN feature_source USING (feature_number)
+    WHERE coalesce(finding.day >= start_date - max_age_days, TRUE)
+        AND feature IN (
+            'ecog', 'ki67_percent', 'hemoglobin', 'neutrophils', 'platelets', 'alt', 'ast', 'alp', 'bilirubin', 'creatinine'
+        )
+),
+last_finding AS (           -- the last one; of several on one day the highest
+    SELECT person_id, line_number, feature, arg_max(value, (value, source_id)) AS value, arg_max(word, (word, source_id)) AS word
+    FROM asked
+    JOIN (SELECT person_id, line_number, feature_number, max(day) AS day FROM asked GROUP BY ALL)
+        USING (person_id, line_number, feature_number, day)
     GROUP BY ALL
 ),
 known AS (

@@ -13,6 +13,7 @@ WITH happened AS (
         CASE kind WHEN 'marker' THEN 3 WHEN 'status' THEN 4 ELSE 5 END,
         kind, CASE WHEN word IS NULL THEN token ELSE token || '//' || word END, value, unit
     FROM finding
+    JOIN feature_source USING (feature_number)
     UNION ALL
     SELECT person_id, day, 6, 'assessment', 'ASSESSMENT//' || response, NULL, NULL FROM assessment_day
     UNION ALL
