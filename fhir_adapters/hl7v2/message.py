@@ -64,10 +64,13 @@ class Segment:
         raw = self.raw(field)
         if not raw or raw == NULL:
             return ()
-        return tuple(one for one in structure(raw, self._separators) if any(map(any, one)))
+        return (((raw,),),) if raw.isalnum() else _held(raw, self._separators)
 
     def value(self, field: int, component: int = 1, sub: int = 1) -> str:
         """One part of the field's first repetition; '' where there is none, or a null."""
+        raw = self.raw(field)
+        if not raw or raw.isalnum():  # most fields: no separator, no escape
+            return raw if component == 1 and sub == 1 else ""
         found = self.repetitions(field)
         return part(found[0], component, sub) if found else ""
 
@@ -105,7 +108,9 @@ def _header(line: str) -> tuple[str, str]:
         except (HL7apyException, IndexError):
             continue
         names = ("FIELD", "COMPONENT", "REPETITION", "ESCAPE", "SUBCOMPONENT")
-        return candidate, "".join(found[name] for name in names)
+        signs = "".join(found[name] for name in names)
+        if not any(sign.isalnum() for sign in signs):
+            return candidate, signs
     raise NoMessage
 
 
@@ -118,7 +123,6 @@ def _mended(line: str) -> str:
     return f"MSH{field}{said[:4]}{field}{rest}"
 
 
-@lru_cache(maxsize=1 << 16)
 def structure(text: str, separators: str) -> tuple[Components, ...]:
     """Repetitions of components of sub-components of a field's text."""
     field, component, repetition, escape, sub = tuple(separators)
@@ -142,6 +146,12 @@ def structure(text: str, separators: str) -> tuple[Components, ...]:
             text, None, version="2.5", encoding_chars=named, validation_level=VALIDATION_LEVEL.TOLERANT
         )
     )
+
+
+@lru_cache(maxsize=1 << 16)
+def _held(text: str, separators: str) -> tuple[Components, ...]:
+    """The repetitions that hold something."""
+    return tuple(one for one in structure(text, separators) if any(map(any, one)))
 
 
 def _said(value: Any) -> str:

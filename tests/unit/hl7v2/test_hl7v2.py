@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fhir_adapters.base import Extraction, extract_from, open_source
+from fhir_adapters.base import Extraction, adapter_class, extract_from, open_source
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.hl7v2.message import NoMessage, instant, moment, segments, structure, unescaped
-from fhir_adapters.hl7v2.site_map import tables
+from fhir_adapters.hl7v2.site_map import read_site_map, tables
 from fhir_adapters.knowledge import table
 from fhir_adapters.pseudonyms import LinkageKey, SiteKey, check_character
 from tests.shared import SHARED, needs_shared
@@ -689,11 +691,21 @@ def test_no_header_no_message() -> None:
         segments("MSH")
 
 
+def test_the_guides_examples_hold(tmp_path: Path) -> None:
+    guide = Path(__file__).resolve().parents[3] / "docs" / "sources-hl7v2.md"
+    site, site_map = (part.split("```")[0] for part in guide.read_text("utf-8").split("```toml\n")[1:])
+    offered = tomllib.loads(site.replace("\n# ", "\n"))["source"][0]
+    declared = adapter_class("hl7v2").settings
+    assert offered.keys() - {"kind"} <= declared.keys()
+    assert declared.keys() - offered.keys() == {"time_zone", "jobs"}
+    open_source(offered, folder=tmp_path, key=KEY)
+    (tmp_path / "map.toml").write_text(site_map, encoding="utf-8")
+    assert read_site_map(tmp_path / "map.toml").coding("0042", "lab") is not None
+
+
 def test_every_reason_is_explained() -> None:
     known = {row["code"] for row in table("explanations", "reasons.csv")}
     folder = Path(__file__).resolve().parents[3] / "fhir_adapters" / "hl7v2"
-    import re
-
     said = {
         found for path in folder.glob("*.py") for found in re.findall(r'"([QXMH]-[A-Z0-9-]+)"', path.read_text("utf-8"))
     }

@@ -2,14 +2,18 @@
 
 import csv
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fhir_adapters.base import Extraction, extract_from, open_source
+from fhir_adapters.column_map import read_map
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.pseudonyms import SiteKey
+from fhir_adapters.redcap_dictionary import fitted, read_dictionary
+from fhir_adapters.table_rows import check_recipes
 from tests.servers.redcap import TOKEN, Redcap, serving
 
 KEY = SiteKey(b"k" * 32)
@@ -327,3 +331,14 @@ def test_a_record_with_two_record_numbers_is_nobody(tmp_path: Path) -> None:
     _, made, report = read(tmp_path, path=".")
     assert "MedicationStatement" not in made
     assert any(line.endswith("cartella,T-REQUIRED") for line in report)
+
+
+def test_the_guides_examples_hold(tmp_path: Path) -> None:
+    guide = Path(__file__).resolve().parents[3] / "docs" / "sources-redcap.md"
+    site, column_map = (part.split("```")[0] for part in guide.read_text("utf-8").split("```toml\n")[1:])
+    offered = tomllib.loads(site.replace("\n# ", "\n"))["source"][0]
+    open_source(offered, folder=tmp_path, key=KEY)
+    (tmp_path / "map.toml").write_text(column_map, encoding="utf-8")
+    mapping = read_map(tmp_path / "map.toml")
+    check_recipes(mapping)
+    assert fitted(mapping, read_dictionary(METADATA), [], []).missing == {""}
