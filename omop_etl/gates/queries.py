@@ -323,7 +323,7 @@ def _plain(value: object) -> str:
 def _sheet(file: Path) -> list[dict[str, Any]]:
     import openpyxl
 
-    sheet = openpyxl.load_workbook(file, read_only=True, data_only=True).worksheets[0]
+    sheet = openpyxl.load_workbook(file, read_only=True).worksheets[0]
     rows = list(sheet.iter_rows(values_only=True))
     heads = [str(cell or "") for cell in rows[0]] if rows else []
     return [dict(zip(heads, row, strict=False)) for row in rows[1:] if any(row)]
@@ -429,7 +429,7 @@ def _write_sheet(path: Path, listed: list[Query]) -> None:
     sheet.auto_filter.ref = sheet.dimensions
     choice = DataValidation(type="list", formula1=f'"{",".join(answers())}"', allow_blank=True)
     letter = sheet.cell(row=1, column=names.index("answer") + 1).column_letter
-    choice.add(f"{letter}2:{letter}{len(listed) + 1}")
+    choice.add(f"{letter}2:{letter}{max(len(listed), 1) + 1}")
     sheet.add_data_validation(choice)
     how = workbook.create_sheet("how")
     for line in (

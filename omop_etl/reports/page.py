@@ -44,7 +44,7 @@ class Page:
             items = "".join(f"<li>{html.escape(one)}</li>" for one in sentences)
             self.parts.append(f'<div class="note"><ul>{items}</ul></div>')
 
-    def table(self, caption: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def table(self, caption: str, header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> None:
         """A table; all but the first column are set as numbers. The first cell of a row is its heading."""
         head = "".join(
             f'<th scope="col"{_number(place)}>{html.escape(str(one))}</th>' for place, one in enumerate(header)

@@ -243,7 +243,7 @@ def stability(here: Mapping[str, float], there: Mapping[str, float]) -> tuple[fl
     >>> stability({"a": 50, "b": 50}, {"a": 500, "b": 500})[0]
     0.0
     """
-    names = sorted(set(here) | set(there))
+    names = sorted(name for name in {**here, **there} if here.get(name, 0) + there.get(name, 0))
     n, m = sum(here.values()), sum(there.values())
     if not n or not m or len(names) < 2:
         return 0.0, 1.0

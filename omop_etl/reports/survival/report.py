@@ -88,7 +88,7 @@ def report(
     say("write the report")
     shown = _small(left_out, threshold)
     with whole_folder(Path(out)) as partial:
-        about = {
+        about: dict[str, Any] = {
             "source": source.name,
             "study": source.study,
             "analysis": analysis,
