@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Header = dict[int, "bytes | list[Header]"]
 Outcome = Literal["X-NOT-DICOM", "X-DICOMDIR", "X-DICOM-ZIP", "Q-DICOM-DAMAGED", "Q-DICOM-UNREADABLE"]
 
-FIRST_READ = 1 << 16  # bytes; most headers end before
+FIRST_READ = 1 << 15  # bytes; most headers end before
 _DEEPEST = 16  # nested sequences; the standard needs about six
 _LARGEST = 1 << 28  # bytes of a header in a stream; those of long multi-frame slides are some megabytes
 
@@ -206,15 +206,18 @@ class _Walk:
 
     def elements(self, at: int, end: int, wanted: Wanted, explicit: bool, depth: int) -> tuple[Header, int]:
         """The wanted elements from `at` on, and where they end: at `end`, an item's end mark or the pixels."""
-        data, watch, inside = self.data, wanted.watch, wanted.inside
+        data, watch, inside, short = self.data, wanted.watch, wanted.inside, _SHORT
         found: Header = {}
         last = end - 8
         while at <= last:
             if explicit:
                 tag, vr, length = _EXPLICIT(data, at)
-                if vr in _SHORT:
+                if vr in short:
                     start = at + 8
                     after = start + length
+                    if tag not in watch:  # nearly every element: nothing more is looked at
+                        at = after
+                        continue
                 elif vr in _LONG:
                     if at + 12 > end:
                         raise self.beyond

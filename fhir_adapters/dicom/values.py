@@ -88,6 +88,7 @@ def codes() -> Codes:
     return Codes()
 
 
+_KEPT = 1 << 16  # elements whose reading is kept
 _TELLING = 5  # digits of a record number: shorter ones turn up in measurements by chance
 _CODE_VALUE, _CODE_SCHEME = 0x00080100, 0x00080102
 _STEP_ITEMS, _CONCEPT_CODE, _DATE_TIME = 0x00400612, 0x0040A168, 0x0040A120
@@ -96,6 +97,14 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _DATE = re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)", re.ASCII)  # with points: before 1993
 _TIME = re.compile(r"(\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,6}))?)?)?", re.ASCII)
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
+
+
+class _Plain(NamedTuple):
+    """What an element outside sequences says: where and what, its numbers as text; `left_out` when something did not fit."""
+
+    found: tuple[tuple[str, tuple[Value, ...]], ...]
+    numbers: bytes
+    left_out: str | None
 
 
 class Reader:
@@ -108,6 +117,8 @@ class Reader:
         self._uid: Callable[[str], str] = lru_cache(maxsize=4096)(site_key.uid)
         self._patient: Callable[[str], str] = lru_cache(maxsize=4096)(lambda text: site_key.pseudonym("patient", text))
         self._decode = lru_cache(maxsize=65536)(self._decoded)
+        self._digits = lru_cache(maxsize=4096)(_telling_bytes)
+        self._plain: dict[tuple[int, bytes], _Plain] = {}
         # by the outermost tag: an element, and its path inside that
         self._elements: dict[int, list[tuple[DicomElement, tuple[int, ...]]]] = {}
         for keyword, element in allowed.keep.items():
@@ -133,15 +144,23 @@ class Reader:
             return "Q-DICOM-PATIENT-TEXT"
         if not patient:
             return "Q-DICOM-NO-PATIENT"
-        digits = telling(patient)
+        digits = self._digits(patient)
         values: dict[str, tuple[Value, ...]] = {}
         for tag, content in header.items():
+            if content.__class__ is bytes:
+                # the files of a series say nearly the same: most elements were met before
+                plain = self._plain.get((tag, content)) or self._met(tag, content)
+                if plain.left_out is None and not (digits and digits in plain.numbers):
+                    for name, value in plain.found:
+                        if name not in values:
+                            values[name] = value
+                    continue
             for element, inside in self._elements.get(tag, ()):
                 raw = _leaf(content, inside) if inside else content
                 if not raw:
                     continue
                 found = self._of_items(element, raw) if isinstance(raw, list) else self._decode(element.keyword, raw)
-                if digits and _repeats(digits.encode(), element, raw):
+                if digits and _repeats(digits, element, raw):
                     found = ()  # a dose or a size, as it seems, but it is the patient's number
                 if not found:
                     self.left_out[element.keyword] += 1
@@ -152,6 +171,22 @@ class Reader:
             values["offset"] = (f"{offset[:3]}:{offset[3:]}",)
         study, series, uid = (self._uid(text or "") for text in uids)
         return Instance(self._patient(patient), study, series, uid, tuple(values.items()))
+
+    def _met(self, tag: int, content: "bytes | list[Header]") -> "_Plain":
+        """What an element says, kept for the next file that says the same."""
+        raw = content if isinstance(content, bytes) else b""
+        found: list[tuple[str, tuple[Value, ...]]] = []
+        numbers: list[bytes] = []
+        left_out = None
+        for element, inside in self._elements.get(tag, ()) if raw else ():
+            these = () if inside else self._decode(element.keyword, raw)
+            left_out = left_out if these else element.keyword
+            found += these
+            numbers.append(_digits_of(element, raw))
+        if len(self._plain) >= _KEPT:
+            self._plain.clear()
+        made = self._plain[tag, raw] = _Plain(tuple(found), b" ".join(numbers), left_out)
+        return made
 
     def _raw_text(self, header: Header, keyword: str) -> str | None:
         """An identity's text, decoded by the file's character set; None when it cannot be decoded."""
@@ -292,13 +327,20 @@ def _text(header: Header, tag: int) -> str:
     return found.decode("latin-1").strip(" \0") if isinstance(found, bytes) else ""
 
 
+def _telling_bytes(record_number: str) -> bytes:
+    return (telling(record_number) or "").encode()
+
+
+def _digits_of(element: DicomElement, raw: bytes) -> bytes:
+    """The numbers of an element as text; nothing where it is not read as numbers."""
+    if element.kind != "number":
+        return b""
+    return b" ".join(str(one).encode() for one in _numbers(element, raw)) if element.vr in _BINARY else raw
+
+
 def _repeats(digits: bytes, element: DicomElement, raw: bytes | list[Header]) -> bool:
     """Whether a number holds the digits of the record number."""
-    if element.kind != "number" or isinstance(raw, list):
-        return False
-    if element.vr in _BINARY:
-        return any(digits in str(number).encode() for number in _numbers(element, raw))
-    return digits in raw
+    return not isinstance(raw, list) and digits in _digits_of(element, raw)
 
 
 def _numbers(element: DicomElement, raw: bytes) -> list[float | int]:

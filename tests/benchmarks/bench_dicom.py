@@ -2,21 +2,19 @@
 
     python tests/benchmarks/bench_dicom.py [FILES]
 
-Writes FILES (2,000) CT slices of 40 kB whose headers have some 150 elements, then prints files a second for the baseline, for the
-scan in one process, and for the whole extraction (with its worker processes, the studies and the outcomes), and the ratios.
+Writes FILES (20,000) CT slices of 40 kB whose headers have some 150 elements, then prints files a second for the baseline, for the
+scan in one process, and for the whole extraction (the workers' start, studies and outcomes included) with 2 and with 4 of them,
+and the ratios. The issue asks for 5 times the loop with 4.
 """
 
+import os
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-import pydicom
-
-from fhir_adapters.base import open_source
-from fhir_adapters.dicom.scan import Batch, scan
 from fhir_adapters.pseudonyms import SiteKey
-from tests.dicom_helpers import code, instance, items, save
 
 KEY = SiteKey(bytes(range(32)))
 PER_SERIES, PER_STUDY = 100, 200
@@ -24,6 +22,8 @@ PER_SERIES, PER_STUDY = 100, 200
 
 def slices(folder: Path, count: int) -> list[str]:
     """Write the files: one written by pydicom, the others by replacing its UIDs and numbers."""
+    from tests.dicom_helpers import code, instance, items, save
+
     extra = {
         "AnatomicRegionSequence": code("816094009"),
         "ReferencedStudySequence": items(
@@ -56,7 +56,19 @@ def slices(folder: Path, count: int) -> list[str]:
     return paths
 
 
+def _used() -> float:
+    """Processor seconds of this process and of its workers that have ended: what a machine shared with others does not change."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def main(count: int) -> None:
+    # imported here: each worker loads this module anew, as it does the command line's, which is as light
+    import pydicom
+
+    from fhir_adapters.base import open_source
+    from fhir_adapters.dicom.scan import Batch, scan
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "in"
         paths = slices(folder, count)
@@ -69,8 +81,8 @@ def main(count: int) -> None:
         def alone() -> None:
             scan(Batch(paths, KEY))
 
-        def extract() -> None:
-            source = open_source({"kind": "dicom_folder", "path": "in"}, folder=Path(name), key=KEY)
+        def extract(jobs: int) -> None:
+            source = open_source({"kind": "dicom_folder", "path": "in", "jobs": jobs}, folder=Path(name), key=KEY)
             assert source.extract(Path(name) / "out").resources == {"ImagingStudy": -(-count // PER_STUDY)}
 
         print(f"{count} files, {elements} elements each")
@@ -78,16 +90,18 @@ def main(count: int) -> None:
         for title, work in (
             ("pydicom, plain loop", loop),
             ("scan, one process", alone),
-            ("dicom_folder, whole", extract),
+            ("dicom_folder, 2 workers", partial(extract, 2)),
+            ("dicom_folder, 4 workers", partial(extract, 4)),
         ):
-            started = time.perf_counter()
+            started, used = time.perf_counter(), _used()
             work()
-            seconds = time.perf_counter() - started
+            seconds, used = time.perf_counter() - started, _used() - used
             baseline = baseline or seconds
             print(
-                f"{title:22} {seconds:7.2f} s {count / seconds:9.0f} files/s   {baseline / seconds:5.1f} times the loop"
+                f"{title:24} {seconds:7.2f} s {count / seconds:9.0f} files/s   {baseline / seconds:5.1f} times the loop"
+                f"   {used:6.1f} s of processor"
             )
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000)
