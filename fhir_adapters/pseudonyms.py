@@ -41,15 +41,18 @@ class Key:
 
     @classmethod
     def load(cls, key_file: Path | None) -> Self:
-        """The key of a file, else of the environment variable (hex).
+        """The key of a file, else of the environment variable (hex), else of the file that the variable with `_FILE` names.
 
         Raises E-KEY-01 (there is none), E-KEY-02 (group or others may read the file), E-KEY-03 (it is no key).
         """
         if key_file is None:
             text = os.environ.get(cls.variable)
-            if not text:
+            if text:
+                return cls._of_hex(text, cls.variable)
+            named = os.environ.get(f"{cls.variable}_FILE")
+            if not named:
                 raise PalmaresError("E-KEY-01", cls.variable)
-            return cls._of_hex(text, cls.variable)
+            key_file = Path(named)
         path = Path(key_file)
         try:
             with path.open("rb") as file:
@@ -142,7 +145,7 @@ class LinkageKey(Key):
     @classmethod
     def of_environment(cls) -> Self | None:
         """The linkage key, or None where the hospital has set none: its patients are then linked to no other hospital's."""
-        return cls.load(None) if os.environ.get(cls.variable) else None
+        return cls.load(None) if os.environ.get(cls.variable) or os.environ.get(f"{cls.variable}_FILE") else None
 
     def token(self, codice_fiscale: str) -> str:
         """64 hex digits for a codice fiscale. Raises ValueError when its check character or its form is wrong.

@@ -222,11 +222,39 @@ def submit(
     slice_: Annotated[Path, typer.Option("--slice", help="The slice.")],
     gate_: Annotated[Path, typer.Option("--gate", help="The gate folder of this slice.")],
     out: OutOption,
+    site: Annotated[
+        str | None,
+        typer.Option("--site", help="Search it first for this site's known identifiers; default: the slice's site."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
+    from omop_etl.onboarding import hold_back
     from omop_etl.submission import submit as run
 
-    _run("submit", json, lambda _: run(slice_, gate_, out))
+    def work(_: Progress) -> object:
+        known = _identifiers_of(site, slice_)
+        if known is not None:
+            hold_back(slice_, gate_, known[1], known[0])
+        return run(slice_, gate_, out)
+
+    _run("submit", json, work)
+
+
+def _identifiers_of(site: str | None, slice_: Path) -> tuple[str, Path] | None:
+    """The site and its list of known identifiers: of the site given, else of the slice's where it has settings here."""
+    import orjson
+
+    from omop_etl.config import load_site, site_ids
+
+    if site is None:
+        try:
+            site = str(orjson.loads((slice_ / "manifest.json").read_bytes())["site"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # `submit` says what is wrong with the slice
+        if site not in site_ids():
+            return None
+    known = load_site(site).identifiers
+    return (site, known) if known is not None else None
 
 
 @app.command("receive", help=_text("receive", "palmares receive --submission submission/ --intake intake/"))

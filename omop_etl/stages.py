@@ -358,29 +358,13 @@ def submit(place: SitePlace) -> dict[str, Any]:
     from omop_etl.submission import submit as run
 
     def work() -> object:
-        _hold_back_what_identifies(place)
+        if place.site.identifiers is not None:
+            from omop_etl.onboarding import hold_back
+
+            hold_back(place.slice, place.gate, place.site.identifiers, place.site.id)
         return run(place.slice, place.gate, place.submission)
 
     return _noted(place.home, "submit", place.site.id, work)
-
-
-def _hold_back_what_identifies(place: SitePlace) -> None:
-    """Search what would leave for the hospital's known identifiers, where the site has its list. Raises E-PHI-01, E-PHI-02."""
-    if place.site.identifiers is None:
-        return
-    from omop_etl.onboarding import phi_check, read_known
-
-    leaving = [path for path in place.slice.glob("*") if path.is_file()]
-    leaving += [
-        place.slice / "side" / "person_link.parquet",
-        place.gate / "verdict.json",
-        place.gate / "checks.parquet",
-    ]
-    found = phi_check([path for path in leaving if path.is_file()], read_known(place.site.identifiers), patterns=False)
-    if not found.clean:
-        where = [" ".join(filter(None, (one.file, one.column, one.kind))) for one in found.findings[:5]]
-        count = sum(one.times for one in found.findings) + len(found.unread)
-        raise PalmaresError("E-PHI-01", place.site.id, count=count, detail="; ".join([*where, *found.unread]))
 
 
 def receive(centre: CentrePlace, submission: Path) -> dict[str, Any]:

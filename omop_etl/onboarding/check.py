@@ -130,6 +130,11 @@ def check_site(
         if only is None or only == number + 1:
             progress(f"source {number + 1}")
             found.sources.append(_check_source(site, number, opened))
+    if vocabulary is None and site.vocabulary is None and any(one.systems for one in found.sources):
+        found.next.append(
+            "The starter slice of the vocabulary is in use, which holds the study's codes only: download the vocabularies from Athena, "
+            "palmares vocab load, then vocabulary in the site's TOML."
+        )
     people = sum(one.resources.get("Patient", 0) for one in found.sources)
     if only is None and found.sources and not people and found.ok:
         found.next.append("No source gives a Patient: every record would be left out as X-NO-PERSON.")

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.processes import in_order, processors
 from fhir_adapters.shown_names import shown_name
-from omop_etl.onboarding.known import Known
+from omop_etl.onboarding.known import Known, read_known
 from omop_etl.onboarding.searching import Identifiers
 
 _BLOCK = 4 * 2**20  # characters searched at a time
@@ -95,6 +95,17 @@ def phi_check(
         else:
             findings += found
     return PhiCheck(len(tasks), size, identifiers.known, identifiers.too_short, tuple(findings), tuple(unread))
+
+
+def hold_back(slice_: Path, gate: Path, known: Path, site: str) -> None:
+    """Search what `submit` would pack for the identifiers of the list `known`. Raises E-PHI-01 when one is found, E-PHI-02."""
+    leaving = [path for path in slice_.glob("*") if path.is_file()]
+    leaving += [slice_ / "side" / "person_link.parquet", gate / "verdict.json", gate / "checks.parquet"]
+    found = phi_check([path for path in leaving if path.is_file()], read_known(known), patterns=False)
+    if not found.clean:
+        where = [" ".join(filter(None, (one.file, one.column, one.kind))) for one in found.findings[:5]]
+        count = sum(one.times for one in found.findings) + len(found.unread)
+        raise PalmaresError("E-PHI-01", site, count=count, detail="; ".join([*where, *found.unread]))
 
 
 _work: dict[str, Identifiers] = {}

@@ -73,10 +73,14 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower() if text.isascii() else text.translate(_fold))
 
 
+# words that pages and programs are written in, and that are surnames too
+_MARKUP = "base bold body card dark font grid head item lang light link list main meta page path root script span style table text"
+
+
 @cache
 def common_words() -> frozenset[str]:
     """Words of the toolkit's own vocabulary and knowledge: a name that is one of them is looked for with its others only."""
-    found: set[str] = set()
+    found = set(_MARKUP.split())
     for path in mappings_folder().rglob("*"):
         if path.suffix in (".csv", ".toml", ".sql", ".json") and path.is_file():
             found.update(word for word in words(path.read_text(encoding="utf-8", errors="replace")) if word.isalpha())

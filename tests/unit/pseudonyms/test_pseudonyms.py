@@ -3,6 +3,7 @@
 import pickle
 import stat
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -181,3 +182,25 @@ def test_the_linkage_token_is_the_same_at_both_hospitals() -> None:
     assert token != linkage_token(VALID[0], LinkageKey(bytes(32)))
     assert token != linkage_token("RSSMRA85T10A56NH", shared)  # another person
     assert check_character(VALID[1][:15]) == "U"
+
+
+def test_a_key_may_come_from_a_file_that_the_environment_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(LinkageKey.variable, raising=False)
+    assert LinkageKey.of_environment() is None
+    path = tmp_path / "linkage.key"
+    made = LinkageKey.create(path)
+    monkeypatch.setenv(f"{LinkageKey.variable}_FILE", str(path))
+    found = LinkageKey.of_environment()
+    assert found is not None and found.fingerprint == made.fingerprint
+    path.chmod(0o644)
+    with pytest.raises(PalmaresError) as caught:
+        LinkageKey.of_environment()
+    assert code(caught) == "E-KEY-02"
+
+
+@given(st.from_regex(r"[A-Z]{6}[0-9LMNP-V]{2}[ABCDEHLMPRST][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}", fullmatch=True))
+def test_the_check_character_is_that_of_python_codicefiscale(first: str) -> None:
+    """A maintained library computes the same; its whole validation would also refuse places of birth that its list lacks."""
+    from codicefiscale import codicefiscale
+
+    assert codicefiscale.encode_cin(first) == check_character(first)
