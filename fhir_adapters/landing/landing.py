@@ -20,6 +20,7 @@ from fhir_adapters.landing.shards import (
     carry,
     read_manifest,
     write_deleted,
+    write_items,
     write_quarantine,
 )
 from fhir_adapters.landing.sources import SourceFile, find_files
@@ -29,6 +30,7 @@ from fhir_adapters.processes import in_order, processors
 _TASK = (16 * 2**20, 256 * 2**20)  # bytes of a worker's task: at least, at most
 _TASKS = 16  # that a middling delivery is cut into
 _SAMPLES = 64  # lines looked at in a file that is landed by reference
+OUTCOMES = "outcomes.parquet"  # of an extraction: what became of each item that the source read
 _ERRORS = {"Q-FILE-JSON": "E-LAND-02", "Q-FILE-DAMAGED": "E-LAND-03", "Q-FILE-UNREADABLE": "E-LAND-04"}
 
 
@@ -117,6 +119,8 @@ def land(
         )
         quarantined = write_quarantine(partial, [] if again else work.rejects, previous)
         deleted = write_deleted(partial, [] if again else work.deleted, previous)
+        outcomes = [Path(source) / OUTCOMES for source in sources if (Path(source) / OUTCOMES).is_file()]
+        write_items(partial, [] if again else outcomes, number, previous)
         manifest.write(partial)
     return Landing(
         folder=out,

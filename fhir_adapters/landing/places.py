@@ -53,7 +53,7 @@ def _linked(shard: Shard, folder: Path, before: Path) -> bool:
     """Take over the places found before when the shard is the same file, which nobody writes into once it stands."""
     old, new = shard.place(before), shard.place(folder)
     try:
-        if not os.path.samefile(old, new):
+        if not old.samefile(new):
             return False
         os.link(places_of(old), places_of(new))
     except OSError:  # there was no run before, or none that wrote places

@@ -4,6 +4,7 @@ manifest.json       {"format": 1, "deliveries": […], "shards": […], "skipped
 <Type>/<delivery>-<nnnn>.ndjson    one resource a line, UTF-8
 quarantine.parquet  resource_type, resource_id, reason, position, element
 deleted.parquet     resource_type, resource_id, deleted_at (ISO text or null), delivery
+items.parquet       source_kind, item, outcome, reason, resources, delivery: what became of each file or message that a source read
 """
 
 import json
@@ -21,6 +22,8 @@ from fhir_adapters.errors import PalmaresError, machine_errors
 from fhir_adapters.landing.rules import Reject
 
 FORMAT = 1
+ITEMS = "items.parquet"
+_ITEMS = "source_kind VARCHAR, item VARCHAR, outcome VARCHAR, reason VARCHAR, resources INTEGER"
 _DELETED = {"resource_type": "VARCHAR", "resource_id": "VARCHAR", "deleted_at": "VARCHAR", "delivery": "INTEGER"}
 
 
@@ -122,6 +125,26 @@ def write_deleted(folder: Path, deleted: Sequence[tuple[str, str, str | None, in
     """Write `deleted.parquet`, the rows of the folder `before` first; return how many rows it has."""
     rows = _write(folder, "deleted", _DELETED, deleted, before, "SELECT count(*) FROM written")
     return int(rows[0][0])
+
+
+def write_items(folder: Path, outcomes: Sequence[Path], number: int, before: Path | None = None) -> None:
+    """Write `items.parquet`: what the sources of delivery `number` say in `outcomes`, after the rows of the folder `before`."""
+    import duckdb
+
+    def listed(paths: Sequence[Path]) -> str:
+        return ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+
+    with machine_errors(str(folder)), duckdb.connect() as connection:
+        connection.execute(f"CREATE TABLE items ({_ITEMS}, delivery INTEGER)")
+        if before is not None and (before / ITEMS).is_file():
+            connection.execute(f"INSERT INTO items BY NAME SELECT * FROM read_parquet({listed([before / ITEMS])})")
+        if outcomes:
+            connection.execute(
+                f"INSERT INTO items BY NAME SELECT *, {number} AS delivery FROM read_parquet([{listed(outcomes)}], union_by_name = true)"
+            )
+        connection.execute(
+            f"COPY (FROM items ORDER BY ALL) TO {listed([folder / ITEMS])} (FORMAT parquet, COMPRESSION zstd)"
+        )
 
 
 def carry(shards: Iterable[Shard], old: Path, new: Path) -> None:

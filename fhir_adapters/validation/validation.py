@@ -15,12 +15,20 @@ from typing import NamedTuple
 from fhir_adapters.errors import machine_errors
 from fhir_adapters.folders import restore, whole_folder
 from fhir_adapters.landing.lines import BLOCK, blocks, ranged, whole_lines
+from fhir_adapters.landing.places import write_places
 from fhir_adapters.landing.rules import LARGEST_LINE, Refusal, Reject, too_long
-from fhir_adapters.landing.shards import Manifest, Shard, carry, read_manifest, write_deleted, write_quarantine
+from fhir_adapters.landing.shards import (
+    Manifest,
+    Shard,
+    carry,
+    read_manifest,
+    write_deleted,
+    write_items,
+    write_quarantine,
+)
 from fhir_adapters.processes import in_order, processors, uncollected
 from fhir_adapters.shown_names import shown_name
 from fhir_adapters.validation.model import check_line
-from fhir_adapters.landing.places import write_places
 from fhir_adapters.validation.verdicts import Found, Verdicts, digest, mark, prepare
 
 _TASK = BLOCK  # bytes of a shard that a worker looks at at a time
@@ -92,6 +100,7 @@ def validate(
         rejects = list(_rejects(manifest.shards, found))
         quarantined = write_quarantine(partial, rejects, landed)
         write_deleted(partial, [], landed)
+        write_items(partial, [], 0, landed)
         Manifest(manifest.deliveries, tuple(kept), manifest.skipped).write(partial)
     resources: Counter[str] = Counter()
     for shard in kept:

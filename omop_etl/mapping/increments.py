@@ -273,7 +273,7 @@ class Increment:
         told["shards"] = [asdict(shard) for shard in self.manifest.shards]
         memory.write(out, told)
         patients = self._one("SELECT count(DISTINCT person) FROM chosen SEMI JOIN patient USING (person)")
-        return tell(out, manifest, started, self.run.steps.seconds, self.named, patients)
+        return tell(self.run.shards, out, manifest, started, self.run.steps.seconds, self.named, patients)
 
     def _run(self, *statements: str) -> None:
         for statement in statements:

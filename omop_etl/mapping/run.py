@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from fhir_adapters import partial_dates
 from fhir_adapters.errors import PalmaresError, machine_errors
 from fhir_adapters.knowledge import mappings_folder
 from fhir_adapters.landing import read_manifest
+from fhir_adapters.landing.shards import ITEMS
 from omop_etl import __version__, ledger
 from omop_etl.cdm import CDM_VERSION
 from omop_etl.config import Site
@@ -268,10 +270,11 @@ class Run:
             "extracted_to": extracted[0] if extracted else None,
             "run": {"started": started.isoformat(timespec="seconds")},
         }
-        return tell(self.out, manifest, started, self.steps.seconds, named)
+        return tell(self.shards, self.out, manifest, started, self.steps.seconds, named)
 
 
 def tell(
+    shards: Path,
     out: Path,
     manifest: dict[str, Any],
     started: datetime,
@@ -279,9 +282,13 @@ def tell(
     named: Path,
     patients: int | None = None,
 ) -> "MapResult":
-    """Write the manifest of a slice; its result. `patients` are those that were mapped again, None: all."""
+    """Write the manifest of a slice, and beside it what became of the items that its sources read; its result.
+
+    `patients` are those that were mapped again, None: all.
+    """
     from omop_etl.mapping import MapResult
 
+    manifest["items"] = _keep_items(shards / ITEMS, out / "side" / ITEMS)
     manifest["run"] |= {
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
         "steps": seconds,
@@ -301,6 +308,21 @@ def tell(
         seconds=seconds,
         patients=patients,
     )
+
+
+def _keep_items(told: Path, place: Path) -> dict[str, dict[str, int]]:
+    """Keep what became of each item; items per kind of source and outcome or reason. None where no source told."""
+    if not told.is_file():
+        return {}
+    shutil.copyfile(told, place)
+    counts: dict[str, dict[str, int]] = {}
+    with duckdb.connect() as connection:
+        rows = connection.execute(
+            f"SELECT source_kind, coalesce(reason, outcome), count(*) FROM read_parquet({literal(str(place))}) GROUP BY ALL ORDER BY ALL"
+        ).fetchall()
+    for kind, what, count in rows:
+        counts.setdefault(kind, {})[what] = count
+    return counts
 
 
 def _newest(connection: duckdb.DuckDBPyConnection, parts: list[str], moment: str) -> str | None:
