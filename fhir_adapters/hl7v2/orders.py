@@ -10,7 +10,7 @@ from fhir_adapters.hl7v2.reading import Elements, Reading, Told
 from fhir_adapters.hl7v2.results import order_key
 from fhir_adapters.hl7v2.site_map import tables, target
 
-_NUMBER = re.compile(r"\d{1,12}(?:[.,]\d{1,6})?")
+_NUMBER = re.compile(r"\d{1,9}(?:[.,]\d{1,6})?")
 _DURATIONS = {"s": "s", "m": "min", "min": "min", "h": "h", "d": "d", "day": "d", "w": "wk", "wk": "wk", "mo": "mo"}
 _STOPPED_BEFORE = ("entered-in-error", "not-done")
 

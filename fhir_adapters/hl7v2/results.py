@@ -10,9 +10,10 @@ from fhir_adapters.hl7v2.message import Components, Segment, moment, part
 from fhir_adapters.hl7v2.reading import Reading
 from fhir_adapters.hl7v2.site_map import tables, target
 
-_NUMBER = re.compile(r"[+-]?\d{1,15}(?:[.,]\d{1,12})?")
-_COMPARED = re.compile(r"(<=|>=|<|>)?\s*([+-]?\d{1,15}(?:[.,]\d{1,12})?)")
-_RANGE = re.compile(r"([+-]?\d+(?:[.,]\d+)?)\s*-\s*([+-]?\d+(?:[.,]\d+)?)")
+# a number of ten digits and more is no result: it is a telephone's, or a record's
+_NUMBER = re.compile(r"[+-]?\d{1,9}(?:[.,]\d{1,9})?")
+_COMPARED = re.compile(r"(<=|>=|<|>)?\s*([+-]?\d{1,9}(?:[.,]\d{1,9})?)")
+_RANGE = re.compile(r"([+-]?\d{1,9}(?:[.,]\d{1,9})?)\s*-\s*([+-]?\d{1,9}(?:[.,]\d{1,9})?)")
 _ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 _INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
 _TEXT_TYPES = frozenset(["ST", "TX", "FT", "IS", "ID", "CF", ""])

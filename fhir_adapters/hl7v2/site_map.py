@@ -15,8 +15,10 @@ from typing import Any
 
 from fhir_adapters.column_map import code_pattern
 from fhir_adapters.errors import PalmaresError
+from fhir_adapters.fhir_elements import forms
 from fhir_adapters.hl7v2.message import Components, part
 
+_SNOMED = "http://snomed.info/sct"  # its codes have a check digit
 _SECTIONS = frozenset(["systems", "units", "values", "routes"])
 
 
@@ -48,7 +50,9 @@ class SiteMap:
     def coding(self, code: str, system: str) -> dict[str, str] | None:
         """The coding, or None when the system is not declared or the code has not its form."""
         known = self.systems.get(system.upper())
-        return {"system": known[0], "code": code} if known and known[1].fullmatch(code) else None
+        if not known or not known[1].fullmatch(code) or (known[0] == _SNOMED and not forms()["SNOMED"].fits(code)):
+            return None
+        return {"system": known[0], "code": code}
 
     def codings(self, components: Components) -> list[dict[str, str]]:
         """The codings of a CE or CWE: its first and its alternate triplet, as far as they pass."""
