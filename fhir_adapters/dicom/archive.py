@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from fhir_adapters import allow_list
 from fhir_adapters.base import Extraction, Progress, Setting
 from fhir_adapters.dicom import known
-from fhir_adapters.dicom.extraction import Increment, Read, write, zone_of
+from fhir_adapters.dicom.extraction import DIGITS, Increment, Read, digits_of, write, zone_of
 from fhir_adapters.dicom.headers import Header, Outcome, Wanted, key, silent_pydicom
 from fhir_adapters.dicom.packing import StudyRead, packed, unpacked
 from fhir_adapters.dicom.scan import instance_of
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 SETTINGS: Mapping[str, Setting] = {
     "time_zone": Setting(str, "the zone of the scanners' clocks; without it studies carry dates and no times"),
     "issuer": Setting(str, "the hospital's IssuerOfPatientID: what has another issuer is left out"),
+    "record_number_digits": DIGITS,
     "instances": Setting(bool, "list every instance of a series, not only their number", False),
     "since": Setting(date, "studies from this day on; default: all"),
     "modalities": Setting(list, 'only studies that hold one of these, e.g. ["CT", "PT", "SM", "SR"]', ()),
@@ -108,6 +109,7 @@ class ArchiveReader:
         self._settings = settings
         self._key = key
         self._zone = zone_of(settings, kind)
+        self._record_numbers: tuple[str | None, int] = (settings["issuer"], digits_of(settings, kind))
         if not 1 <= settings["parallel"] <= 64 or settings["limit"] < 0 or not 0 <= settings["most_deleted"] <= 1:
             raise PalmaresError("E-SRC-02", kind, detail="parallel, limit or most_deleted is out of range")
         if isinstance(settings["since"], datetime):
@@ -142,7 +144,8 @@ class ArchiveReader:
 
     def _identity(self, where: str) -> dict[str, str]:
         """What makes two runs comparable; nothing secret, no value of a patient."""
-        settings = {name: self._settings[name] for name in ("time_zone", "issuer", "instances", "since", "modalities")}
+        names = ("time_zone", "issuer", "record_number_digits", "instances", "since", "modalities")
+        settings = {name: self._settings[name] for name in names}
         patients = self._settings["patients"]
         told = repr([where, settings, patients is not None, allow_list.fingerprint()])
         return {"archive": self._key.pseudonym("archive", told), "key": self._key.fingerprint}
@@ -249,7 +252,7 @@ class ArchiveReader:
 
     def _study(self, study: Archived, future: Future[Callable[[Wanted], Iterator[Answer]]]) -> StudyRead:
         """What a study holds. Raises PalmaresError when the archive cannot be asked any more."""
-        reader = Reader(allow_list.dicom(), self._key, self._settings["issuer"])
+        reader = Reader(allow_list.dicom(), self._key, *self._record_numbers)
         found: list[Instance | str] = []
         items: list[str] = []
         try:

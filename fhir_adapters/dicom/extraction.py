@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import orjson
 
 from fhir_adapters import allow_list
-from fhir_adapters.base import Extraction
+from fhir_adapters.base import Extraction, Setting
 from fhir_adapters.dicom import known
 from fhir_adapters.dicom.known import Settled
 from fhir_adapters.dicom.observations import observations, specimens
@@ -39,6 +39,17 @@ class Read(NamedTuple):
     found: Sequence[Instance | str]
     left_out: Counter[str]
     bytes: int = 0
+
+
+DIGITS = Setting(int, "digits of a record number; 0: every number as it is written", 0)
+
+
+def digits_of(settings: Mapping[str, Any], kind: str) -> int:
+    """The setting `record_number_digits`. Raises E-SRC-02 when it is out of range."""
+    digits: int = settings["record_number_digits"]
+    if not 0 <= digits <= 32:
+        raise PalmaresError("E-SRC-02", kind, detail="record_number_digits is none of 0 to 32")
+    return digits
 
 
 def zone_of(settings: Mapping[str, Any], kind: str) -> ZoneInfo | None:

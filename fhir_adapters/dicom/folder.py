@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fhir_adapters.base import Extraction, Progress, Setting, adapter
-from fhir_adapters.dicom.extraction import YIELDS, Read, write, zone_of
+from fhir_adapters.dicom.extraction import DIGITS, YIELDS, Read, digits_of, write, zone_of
 from fhir_adapters.dicom.scan import BATCH, Batch, Zip, scan, scan_zip
 from fhir_adapters.dicom.values import Instance
 from fhir_adapters.errors import PalmaresError
@@ -33,6 +33,7 @@ class DicomFolder:
         ),
         "time_zone": Setting(str, "the zone of the scanners' clocks; without it studies carry dates and no times"),
         "issuer": Setting(str, "the hospital's IssuerOfPatientID: files of another issuer are left out"),
+        "record_number_digits": DIGITS,
         "instances": Setting(bool, "list every instance of a series, not only their number", False),
         "jobs": Setting(int, "worker processes; as many as there are processors when absent"),
     }
@@ -43,7 +44,7 @@ class DicomFolder:
             raise PalmaresError("E-SRC-03", self.kind)
         self._key = key
         self._path: Path = settings["path"]
-        self._issuer: str | None = settings["issuer"]
+        self._record_numbers: tuple[str | None, int] = (settings["issuer"], digits_of(settings, self.kind))
         self._instances: bool = settings["instances"]
         self._jobs: int = settings["jobs"] or processors()
         self._zone = zone_of(settings, self.kind)
@@ -59,7 +60,7 @@ class DicomFolder:
         found, left_out = self._read([path for _, path, _ in files], progress)
         items = [item_name(name) for name, _, _ in files]
         zips = [place for place, one in enumerate(found) if one == "X-DICOM-ZIP"]
-        tasks = [Zip(files[place][1], self._key, self._issuer) for place in zips]
+        tasks = [Zip(files[place][1], self._key, *self._record_numbers) for place in zips]
         for place, done in zip(
             zips, in_order(scan_zip, tasks, jobs=min(self._jobs, len(tasks)), subject=self.kind), strict=True
         ):
@@ -72,7 +73,9 @@ class DicomFolder:
         return write(self.kind, read, out, zone=self._zone, instances=self._instances)
 
     def _read(self, paths: Sequence[str], progress: Progress | None) -> tuple[list[Instance | str], Counter[str]]:
-        batches = [Batch(paths[at : at + BATCH], self._key, self._issuer) for at in range(0, len(paths), BATCH)]
+        batches = [
+            Batch(paths[at : at + BATCH], self._key, *self._record_numbers) for at in range(0, len(paths), BATCH)
+        ]
         found: list[Instance | str] = []
         left_out: Counter[str] = Counter()
         # a worker takes as long to start as some thousand headers to read

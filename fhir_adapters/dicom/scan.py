@@ -31,6 +31,7 @@ class Batch(NamedTuple):
     paths: Sequence[str]
     key: SiteKey
     issuer: str | None = None
+    record_number_digits: int = 0
 
 
 class Zip(NamedTuple):
@@ -39,6 +40,7 @@ class Zip(NamedTuple):
     path: str
     key: SiteKey
     issuer: str | None = None
+    record_number_digits: int = 0
 
 
 class Scan(NamedTuple):
@@ -50,7 +52,7 @@ class Scan(NamedTuple):
 
 def scan(batch: Batch) -> Scan:
     """Read a batch. What it returns holds no identifier, so nothing else needs the key."""
-    reader = Reader(allow_list.dicom(), batch.key, batch.issuer)
+    reader = Reader(allow_list.dicom(), *batch[1:])
     found: list[Instance | str] = []
     for path in batch.paths:
         header = read_header(path, reader.wanted)
@@ -60,7 +62,7 @@ def scan(batch: Batch) -> Scan:
 
 def scan_zip(archive: Zip) -> Scan:
     """Read the members of a zip archive, nothing unpacked to disk. One that cannot be read to its end says so at the end."""
-    reader = Reader(allow_list.dicom(), archive.key, archive.issuer)
+    reader = Reader(allow_list.dicom(), *archive[1:])
     found: list[Instance | str] = []
     try:
         with zipfile.ZipFile(archive.path) as file:

@@ -19,6 +19,7 @@ from fhir_adapters.allow_list import DicomAllowList, DicomElement
 from fhir_adapters.dicom.headers import Header, Wanted, key, silent_pydicom
 from fhir_adapters.partial_dates import parse
 from fhir_adapters.pseudonyms import SiteKey
+from fhir_adapters.record_numbers import record_number
 
 
 class Coding(NamedTuple):
@@ -110,12 +111,16 @@ class _Plain(NamedTuple):
 class Reader:
     """Turns headers into instances for one site. `left_out` counts, by keyword, the values that did not fit."""
 
-    def __init__(self, allowed: DicomAllowList, site_key: SiteKey, issuer: str | None = None) -> None:
+    def __init__(
+        self, allowed: DicomAllowList, site_key: SiteKey, issuer: str | None = None, record_number_digits: int = 0
+    ) -> None:
         self._key = site_key
         self._issuer = issuer
         self.allowed = allowed
         self._uid: Callable[[str], str] = lru_cache(maxsize=4096)(site_key.uid)
-        self._patient: Callable[[str], str] = lru_cache(maxsize=4096)(lambda text: site_key.pseudonym("patient", text))
+        self._patient: Callable[[str], str] = lru_cache(maxsize=4096)(
+            lambda text: site_key.pseudonym("patient", record_number(text, record_number_digits))
+        )
         self._decode = lru_cache(maxsize=65536)(self._decoded)
         self._digits = lru_cache(maxsize=4096)(_telling_bytes)
         self._plain: dict[tuple[int, bytes], _Plain] = {}
@@ -284,9 +289,9 @@ _IDENTITY = (*_UIDS, "PatientID")
 _USED = ("SpecificCharacterSet", "IssuerOfPatientID", "TimezoneOffsetFromUTC")
 
 
-def telling(record_number: str) -> str | None:
+def telling(number: str) -> str | None:
     """The digits of a record number, when they are so many that a number which repeats them is no chance."""
-    digits = re.sub(r"\D", "", record_number)
+    digits = re.sub(r"\D", "", number).lstrip("0")
     return digits if len(digits) >= _TELLING and digits.isascii() else None
 
 
@@ -327,8 +332,8 @@ def _text(header: Header, tag: int) -> str:
     return found.decode("latin-1").strip(" \0") if isinstance(found, bytes) else ""
 
 
-def _telling_bytes(record_number: str) -> bytes:
-    return (telling(record_number) or "").encode()
+def _telling_bytes(number: str) -> bytes:
+    return (telling(number) or "").encode()
 
 
 def _digits_of(element: DicomElement, raw: bytes) -> bytes:

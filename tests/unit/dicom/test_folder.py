@@ -450,3 +450,13 @@ def test_it_needs_the_sites_key(tmp_path) -> None:
     with pytest.raises(PalmaresError) as raised:
         open_source({"kind": "dicom_folder", "path": "in"}, folder=tmp_path, key=None)
     assert raised.value.code == "E-SRC-03"
+
+
+def test_a_record_number_with_and_without_its_zeros_is_one_patient_when_the_site_says_so(tmp_path) -> None:
+    save(tmp_path / "in" / "1", instance(1, study=1, patient="0012345"))
+    save(tmp_path / "in" / "2", instance(1, study=2, patient="12345", PatientWeight="12345"))
+    as_written = extract(tmp_path / "in", tmp_path / "1")
+    assert len({study["subject"]["reference"] for study in as_written}) == 2
+    declared = extract(tmp_path / "in", tmp_path / "2", record_number_digits=8)
+    expected = f"Patient/{KEY.pseudonym('patient', '00012345')}"
+    assert {study["subject"]["reference"] for study in declared} == {expected}
