@@ -112,8 +112,8 @@ class Deidentifier:
         self._codings: dict[tuple[Any, Any], tuple[str | None, str | None]] = {}
         self._units: dict[str, bool] = {}
         self._urns: Mapping[str, tuple[str, str]] = {}
+        self._locals: dict[str, str] = {}  # ids of contained resources
         self._type = ""
-        self._numbers = ""
         rule = document()
         self._screen = re.compile("|".join(rule["screen"]["patterns"]), re.ASCII)
         self._unit_words = frozenset(rule["units"]["words"])
@@ -155,6 +155,7 @@ class Deidentifier:
             self.counts[kind, "", "not-needed"] += 1
             return None
         self._urns = urns or {}
+        self._locals.clear()
         self._type = kind
         return plan(resource)
 
@@ -221,6 +222,8 @@ class Deidentifier:
         return f"{self._hash('id', repr(value))[:16]} " if isinstance(value, str) else _wrong(value)
 
     def _reference(self, text: str, name: str) -> str:
+        if text.startswith("#") and len(text) > 1:
+            return "#" + self._inner(text[1:])
         at = name if text.startswith("urn:") else ""
         if self._urns and text in self._urns:
             kind, identifier = self._urns[text]
@@ -237,7 +240,7 @@ class Deidentifier:
             if found[1] in r4_types():
                 return f"{found[1]}/{self.pseudonym(found[1], found[2])}"
         elif text.startswith("#"):
-            return "#" + self._inner(text[1:]) if len(text) > 1 else text
+            return text[:1]  # of the resource itself; contained ones are met above
         elif found := _URN.fullmatch(text):
             kind = self._urn_types.get(name)
             if kind is not None and id_text(found[2]) is not None:
@@ -248,8 +251,8 @@ class Deidentifier:
         return WITHHELD
 
     def _inner(self, identifier: str) -> str:
-        """The id of a contained resource, known only to the one around it."""
-        return self._hash("contained", identifier)[:16] if self._key is not None else f"c{len(identifier)}"
+        """The id of a contained resource, known only to the one around it: their numbers in the order in which they are met."""
+        return self._locals.setdefault(identifier, f"c{len(self._locals) + 1}")
 
     # -------------------------------------------------------------------------------------------- compiling
 

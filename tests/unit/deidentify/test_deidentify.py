@@ -91,6 +91,37 @@ def test_contained_resources_and_what_points_to_them() -> None:
     assert got["medicationReference"]["reference"] == f"#{inner['id']}" != "#med"
 
 
+def test_two_contained_resources_are_not_confused() -> None:
+    contained = [
+        {
+            "resourceType": "Medication",
+            "id": name,
+            "code": {"coding": [{"system": "http://www.whocc.no/atc", "code": code}]},
+        }
+        for name, code in (("one", "L01EF01"), ("two", "L01EF02"))
+    ]
+    for settings in ({}, {"pseudonyms": "hospital"}):
+        deidentifier = Deidentifier(KEY if not settings else None, settings=settings)
+        got = deidentifier.resource(
+            {
+                "resourceType": "MedicationStatement",
+                "id": "m",
+                "medicationReference": {"reference": "#two"},
+                "contained": contained,
+            }
+        )
+        pointed = [one for one in got["contained"] if got["medicationReference"]["reference"] == f"#{one['id']}"]
+        assert [one["code"]["coding"][0]["code"] for one in pointed] == ["L01EF02"]
+
+
+def test_why_an_object_is_absent_leaves_sound_fhir() -> None:
+    why = [{"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "unknown"}]
+    resource = observation(subject={"extension": why}, code={"extension": why}, effectivePeriod={"extension": why})
+    assert check(resource, Identity("Observation", "o1")) is None
+    got = through(resource)
+    assert check(got, Identity("Observation", got["id"])) is None
+
+
 def test_logical_and_conditional_references_keep_a_pseudonym_only() -> None:
     identifier = {"system": "http://hl7.it/sid/codiceFiscale", "value": CODE}
     one = through(observation(subject={"identifier": identifier}))["subject"]
