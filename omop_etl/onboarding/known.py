@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fhir_adapters.errors import PalmaresError, machine_errors
-from fhir_adapters.known_identifiers import of_dicom
+from fhir_adapters.known_identifiers import of_dicom, of_hl7v2
 
 if TYPE_CHECKING:
     from omop_etl.config import Site
@@ -106,8 +106,11 @@ def gather(site: "Site") -> Iterator[Known]:
     from omop_etl.stages import source_of
 
     for number, settings in enumerate(site.sources):
-        if settings.get("kind") == "dicom_folder" and isinstance(settings.get("path"), str):
-            pairs = of_dicom(site.folder / settings["path"])
+        kind_of_source, path = settings.get("kind"), settings.get("path")
+        if kind_of_source == "dicom_folder" and isinstance(path, str):
+            pairs = of_dicom(site.folder / path)
+        elif kind_of_source == "hl7v2" and isinstance(path, str):
+            pairs = of_hl7v2(site.folder / path, str(settings.get("files", "**/*")))
         else:
             identifiers = getattr(source_of(site, number), "identifiers", None)
             pairs = identifiers() if callable(identifiers) else iter(())
