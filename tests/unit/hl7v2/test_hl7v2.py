@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fhir_adapters.base import Extraction, adapter_class, extract_from, open_source
@@ -635,6 +635,7 @@ def test_what_identifies_is_told_to_the_hospitals_own_list(run: Runner) -> None:
 _ODD = st.text(alphabet='|^~\\&\r\n"\x0b\x1c0129ABCMSHPIDOBXµ \ufeff', max_size=300)
 
 
+@settings(max_examples=40)
 @given(st.lists(_ODD, max_size=4))
 @example(["PID|1||~^~"])
 @example(["PID|1||1", "OBX|1|NM|718-7^^LN||" + "9" * 400])
@@ -647,6 +648,7 @@ def test_no_text_of_a_message_breaks_the_reader(tmp_path_factory: pytest.TempPat
     assert done.outcomes
 
 
+@settings(max_examples=40)
 @given(st.binary(max_size=200))
 def test_no_bytes_break_the_reader(tmp_path_factory: pytest.TempPathFactory, noise: bytes) -> None:
     folder = tmp_path_factory.mktemp("noise")

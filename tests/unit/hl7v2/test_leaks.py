@@ -14,7 +14,6 @@ PLANTS = [
     "Via Zanzibarri 7",
     CODE,
     "3391234567",
-    "zanzibarri@example.it",
     "SIO-4711-ZZ",
     "Zanzibarri\\.br\\Maria",
 ]

@@ -21,7 +21,7 @@ FORMS = [("tables", 9), ("hl7v2", 6)]
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     root = tmp_path_factory.mktemp("ways")
     for way in ("files", "tables", "hl7v2"):
-        generate(root / way, sites=3, patients=45, seed=9, dirty=False, jobs=1, formats=way)
+        generate(root / way, sites=3, patients=30, seed=9, dirty=False, jobs=1, formats=way)
     return {way: Run(root / way) for way in ("files", "tables", "hl7v2")}
 
 
@@ -60,7 +60,7 @@ def test_the_maps_fit_the_files(runs: dict[str, Run], way: str, count: int) -> N
 
 def test_mixed_ways_follow_the_profiles_and_plant_what_fits(tmp_path: Path) -> None:
     for name, jobs in (("one", 1), ("two", 2)):
-        generate(tmp_path / name, sites=5, patients=120, seed=9, jobs=jobs, formats="mixed")
+        generate(tmp_path / name, sites=5, patients=110, seed=9, jobs=jobs, formats="mixed")
     run = Run(tmp_path / "one")
     ways = {site["site"]: site["way"] for site in run.manifest["sites"]}
     assert sorted(ways.values()) == ["files", "files", "hl7v2", "server", "tables"]

@@ -7,7 +7,7 @@ from typing import Any
 import openpyxl
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fhir_adapters.base import Extraction, extract_from, open_source
@@ -302,6 +302,7 @@ as = "datetime"
 """
 
 
+@settings(max_examples=60)
 @given(st.lists(st.tuples(*[CELLS] * 7), max_size=8))
 def test_templates_give_what_a_plain_reading_gives(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Any, ...]]
