@@ -110,12 +110,14 @@ def _specimen(uid: str, patient: str, said: Counter[tuple[str, Any]]) -> dict[st
         ]
 
     specimen: dict[str, Any] = {"resourceType": "Specimen", "id": uid, "status": "available"}
-    kinds, sites, days, stains = (
-        every(name) for name in ("specimen-type", "specimen-site", "specimen-collected", "stain")
+    kinds, sites, days, received, stains = (
+        every(name) for name in ("specimen-type", "specimen-site", "specimen-collected", "specimen-received", "stain")
     )
     if kinds:
         specimen["type"] = {"coding": [coding(kinds[0])]}
     specimen["subject"] = {"reference": f"Patient/{patient}"}
+    if received:
+        specimen["receivedTime"] = min(received)
     collection: dict[str, Any] = {}
     if days:
         collection["collectedDateTime"] = days[0]

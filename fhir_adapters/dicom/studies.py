@@ -222,7 +222,7 @@ class Writer:
 
 
 _LATER_DATES = (("series-date", "series-time"), ("acquisition-date", "acquisition-time"))
-_OF_SPECIMEN = ("specimen-type", "specimen-site", "specimen-collected")
+_OF_SPECIMEN = ("specimen-type", "specimen-site", "specimen-collected", "specimen-received")
 _WRITTEN_OTHERWISE = frozenset(["study-date", "study-time", "offset", *_OF_SPECIMEN])
 
 

@@ -167,7 +167,7 @@ class Reader:
                 found = self._of_items(element, raw) if isinstance(raw, list) else self._decode(element.keyword, raw)
                 if digits and _repeats(digits, element, raw):
                     found = ()  # a dose or a size, as it seems, but it is the patient's number
-                if not found:
+                if not found and element.kind != "step-date":  # most steps of a sample are others
                     self.left_out[element.keyword] += 1
                 for name, value in found:
                     values.setdefault(name, value)

@@ -21,6 +21,7 @@ INSIDE = {
     "SpecimenType": "SpecimenTypeCodeSequence",
     "SpecimenSite": "PrimaryAnatomicStructureSequence",
     "SpecimenCollected": "SpecimenPreparationSequence",
+    "SpecimenReceived": "SpecimenPreparationSequence",
     "SharedPixelSpacing": "PixelSpacing",
     "SharedSliceThickness": "SliceThickness",
     "RadionuclideCode": "RadionuclideCodeSequence",

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pydicom
 import pytest
 from fhir.resources.R4B.imagingstudy import ImagingStudy
+from fhir.resources.R4B.specimen import Specimen
 
 from fhir_adapters.base import open_source
 from fhir_adapters.dicom.studies import EXTENSION
@@ -414,6 +415,47 @@ def test_zips_that_cannot_be_unpacked(tmp_path) -> None:
         ("resource", None),
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "one", "out", "whole.zip"]
+
+
+def steps(*told: tuple[str, str]) -> Any:
+    """Preparation steps of a specimen: the code of each and its moment."""
+    return items(
+        *(
+            {
+                "SpecimenPreparationStepContentItemSequence": items(
+                    {"ConceptNameCodeSequence": code("111701", "DCM"), "ConceptCodeSequence": code(kind)},
+                    {"ConceptNameCodeSequence": code("111702", "DCM"), "DateTime": moment},
+                )
+            }
+            for kind, moment in told
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "collected", "received"),
+    [
+        (
+            [("433465004", "20190604072000+0000"), ("433465004", "20190605"), ("127790008", "20190606")],
+            None,
+            "2019-06-04",
+        ),
+        ([("17636008", "20190601"), ("433465004", "20190604")], "2019-06-01", "2019-06-04"),
+        ([("127790008", "20190606")], None, None),
+        ([("433465004", "ROSSI")], None, None),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_when_a_sample_was_taken(tmp_path, told, collected, received) -> None:
+    with pydicom.config.disable_value_validation():
+        description = {"SpecimenUID": "1.2.826.55", "SpecimenPreparationSequence": steps(*told)}
+        slide = instance(SOPClassUID=SLIDE_CLASS, Modality="SM", SpecimenDescriptionSequence=items(description))
+        save(tmp_path / "in" / "1", slide)
+    extract(tmp_path / "in", tmp_path / "out")
+    sample = json.loads((tmp_path / "out" / "fhir" / "Specimen.ndjson").read_text())
+    Specimen.model_validate(sample)
+    assert sample.get("collection", {}).get("collectedDateTime") == collected
+    assert sample.get("receivedTime") == received
 
 
 @needs_shared("dicom")
