@@ -28,6 +28,7 @@ from fhir_adapters.base import Setting
 from fhir_adapters.births import birth_date
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.fhir_elements import ANY, WITHHELD, codes, document, forms, gtin, reason_of, rules, vocabularies
+from fhir_adapters.knowledge import table
 from fhir_adapters.landing.rules import id_text
 from fhir_adapters.landing.rules import resource_types as r4_types
 from fhir_adapters.pseudonyms import LinkageKey, codice_fiscale_error
@@ -123,7 +124,8 @@ class Deidentifier:
         self._linkage_systems = frozenset(rule["linkage"]["systems"])
         self._token_system = rule["linkage"]["token"]
         self._birth = rule["birth"]
-        self._age_codes = frozenset(rule["birth"]["age_codes"])
+        identifying = (row["code"] for row in table("codes", "fhir", "identifying_codes.csv"))
+        self._telling_codes = frozenset([*rule["birth"]["age_codes"], *rule["birth"]["date_codes"], *identifying])
         self._urn_types = {name: kind for kind, names in rule["urn"].items() for name in names}
 
     @classmethod
@@ -260,7 +262,7 @@ class Deidentifier:
         if kind not in rules() or kind == ANY:
             return None
         walk = self._struct(kind, kind, "", kind, "")
-        age = self._ages if kind == "Observation" else None
+        telling = self._telling if kind == "Observation" else None
 
         def whole(resource: dict[str, Any]) -> Any:
             if kind == "Patient" and self._record_number and (number := self._number_of(resource)):
@@ -268,8 +270,8 @@ class Deidentifier:
                 if identifier is not None:
                     self.patients.setdefault(identifier, number)
             out = walk(resource)
-            if age is not None:
-                age(out)
+            if telling is not None:
+                telling(out)
             return out
 
         return whole
@@ -278,20 +280,20 @@ class Deidentifier:
         """The walk of an object of FHIR type `type_`, which stands at `above` of the rule `root` and at `place` of the resource `kind`."""
         rule = rules()[root]
         is_whole = root == type_ and type_ in r4_types()
-        table: dict[str, Work] = {"resourceType": _same} if is_whole else {}
+        works: dict[str, Work] = {"resourceType": _same} if is_whole else {}
         dropped: dict[str, tuple[str, str, str]] = {}
         for one in elements(type_):
             path = f"{above}{one.name}"
             work = self._element(kind, root, path, one, is_whole, f"{place}{one.name}")
             if work is not None:
-                table[one.name] = work
+                works[one.name] = work
             else:
                 why = rule.left_out.get(path) or _any_reason(one.name, bool(above) or not is_whole)
                 dropped[one.name] = (kind, f"{place}{one.name}", reason_of(why))
             dropped[f"_{one.name}"] = (kind, f"{place}_{one.name}", "free-text")
         unknown = (kind, f"{place}unknown", "free-text")
         wrong = (kind, place.rstrip("."), "wrong-kind")
-        counts, get = self.counts, table.get
+        counts, get = self.counts, works.get
 
         def walk(value: Any) -> Any:
             if type(value) is not dict:
@@ -717,19 +719,40 @@ class Deidentifier:
 
         return month
 
-    def _ages(self, observation: Any) -> None:
-        """An observed age above 89 becomes 90."""
-        quantity = observation.get("valueQuantity")
-        if type(quantity) is not dict or type(quantity.get("value")) not in (int, float):
-            return
-        code = observation.get("code")
+    def _telling(self, observation: Any) -> None:
+        """What an observation says by its code: an age above 89 becomes 90, a birth date is cut, a name or address goes."""
+        self._told(observation)
+        components = observation.get("component")
+        for component in components if type(components) is list else ():
+            self._told(component)
+
+    def _told(self, part: Any) -> None:
+        code = part.get("code") if type(part) is dict else None
         codings = code.get("coding") if type(code) is dict else None
-        most = self._birth["oldest_age"]
-        if type(codings) is list and quantity["value"] > most:
-            for one in codings:
-                if type(one) is dict and one.get("code") in self._age_codes:
+        for coding in codings if type(codings) is list else ():
+            said = coding.get("code") if type(coding) is dict else None
+            if type(said) is not str or said not in self._telling_codes:
+                continue
+            place, most = ("Observation", "value"), self._birth["oldest_age"]
+            if said in self._birth["age_codes"]:
+                quantity = part.get("valueQuantity")
+                if type(quantity) is dict and type(quantity.get("value")) in (int, float) and quantity["value"] > most:
                     quantity["value"] = most
-                    self.counts["Observation", "valueQuantity", "over-89"] += 1
+                    self.counts[*place, "over-89"] += 1
+                if type(part.get("valueInteger")) is int and part["valueInteger"] > most:
+                    part["valueInteger"] = most
+                    self.counts[*place, "over-89"] += 1
+            elif said in self._birth["date_codes"]:
+                if type(born := part.get("valueDateTime")) is str:
+                    whole = _MONTH.match(born) or _YEAR.fullmatch(born)
+                    part["valueDateTime"] = birth_date(born) if whole else WITHHELD
+                    self.counts[*place, "day-cut"] += 1
+                part.pop("valuePeriod", None)
+            elif values := [name for name in part if name.startswith("value")]:
+                for name in values:
+                    del part[name]
+                part["valueString"] = WITHHELD
+                self.counts[*place, "identifying"] += 1
 
     def _is_unit(self, text: str) -> bool:
         known = self._units.get(text)
@@ -782,8 +805,6 @@ def _absent(value: Any) -> Any:
 
 @cache
 def _countries() -> frozenset[str]:
-    from fhir_adapters.knowledge import table
-
     return frozenset(row["country"] for row in table("codes", "fhir", "countries.csv")) | {
         "IT",
         "ITA",

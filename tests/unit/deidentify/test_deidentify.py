@@ -304,6 +304,27 @@ def test_an_age_over_89_is_90() -> None:
     assert through(observation(valueQuantity={"value": 930}))["valueQuantity"]["value"] == 930
 
 
+def test_what_an_observation_says_of_a_person_by_its_code() -> None:
+    def coded(code: str, **value: Any) -> dict[str, Any]:
+        return {"code": {"coding": [{"system": "http://loinc.org", "code": code}]}, **value}
+
+    got = through(observation(**coded("21112-8", valueDateTime="1961-05-17")))
+    assert got["valueDateTime"] == "1961-05"
+    assert through(observation(**coded("21112-8", valueDateTime="17/05/1961")))["valueDateTime"] == "withheld"
+    assert through(observation(**coded("21112-8", valueDateTime="1919-05-17T10:00:00Z")))["valueDateTime"] == "1926"
+    assert through(observation(**coded("30525-0", valueInteger=93)))["valueInteger"] == 90
+    named = {"coding": [{"system": "http://loinc.org", "code": "718-7"}]}
+    assert through(observation(**coded("54125-0", valueCodeableConcept=named)))["valueString"] == "withheld"
+    inner = through(
+        observation(
+            component=[coded("54125-0", valueCodeableConcept=named), coded("30525-0", valueQuantity={"value": 99})]
+        )
+    )
+    assert inner["component"][0]["valueString"] == "withheld" and "valueCodeableConcept" not in inner["component"][0]
+    assert inner["component"][1]["valueQuantity"]["value"] == 90
+    assert through(observation(**coded("718-7", valueDateTime="1961-05-17")))["valueDateTime"] == "1961-05-17"
+
+
 # --- meaning
 
 
