@@ -29,6 +29,7 @@ from fhir_adapters.landing.sources import (
     DamagedStream,
     is_fhir_name,
 )
+from fhir_adapters.memory import IDS, ids_made_by
 from fhir_adapters.outcomes import EXCLUDED, RESOURCE, OutcomeFile, item_name
 from fhir_adapters.processes import processors
 from fhir_adapters.pseudonyms import LinkageKey
@@ -113,8 +114,8 @@ class FhirFiles:
         self, everything: list[Found], full: bool, state: Mapping[str, Any] | None
     ) -> tuple[list[Found], bool, dict[str, Any]]:
         """Of a watched folder: what to read now, whether that is all that is there, and what to remember then."""
-        key = self._recipe.key
-        how = {"rules": rules_hash(), "key": key.fingerprint if key is not None else "", **self._recipe.settings}
+        ids = ids_made_by(self._recipe.key, self._recipe.settings)
+        how = [rules_hash(), ids, self._recipe.settings]
         of = hashlib.sha256(json.dumps([str(self._path), how], sort_keys=True, default=str).encode()).hexdigest()[:16]
         seen: Mapping[str, Any] = {}
         if state is not None and not full and state.get("of") == of:
@@ -123,7 +124,7 @@ class FhirFiles:
         chosen = deliveries.unseen(there, seen)
         # one that was read and is being touched just now stays known as it was
         kept = {one.key: seen[one.key] for one in everything if one.key in seen}
-        return chosen, not seen, {"of": of, "seen": kept | {one.key: one.look() for one in there}}
+        return chosen, not seen, {"of": of, IDS: ids, "seen": kept | {one.key: one.look() for one in there}}
 
     def identifiers(self) -> Iterator[tuple[str, str]]:
         """What the files say of their patients, as (kind, value): for the hospital's own list, which never leaves."""

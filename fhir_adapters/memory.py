@@ -10,13 +10,30 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.folders import whole_file
 
+if TYPE_CHECKING:
+    from fhir_adapters.pseudonyms import SiteKey
+
 KNOWN = "known.parquet"
 _MANIFEST = "manifest.json"
+
+
+IDS = "ids"  # where a state says how its ids were made
+
+
+def ids_made_by(key: "SiteKey | None", settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes the ids of two runs comparable: the way of making pseudonyms, and which key. Nothing secret."""
+    mode = settings.get("pseudonyms") or "toolkit"
+    return {
+        "pseudonyms": mode,
+        "key": key.fingerprint if key is not None and mode == "toolkit" else "",
+        "patient_identifier": settings.get("patient_identifier") or "",
+        "record_number_digits": settings.get("record_number_digits") or 0,
+    }
 
 
 @dataclass(frozen=True)
@@ -94,6 +111,12 @@ class Memory:
         if not isinstance(document, dict) or document.get("kind") != kind:
             return Remembered()
         return Remembered(document.get("state"), self._known if self._known.is_file() else None)
+
+    def other_ids(self, manifest: Manifest) -> bool:
+        """Whether an extraction's ids were made in another way than those that have landed: the two must not be mixed."""
+        held = self.recall(manifest.kind).state
+        ids = manifest.state.get(IDS) if manifest.state else None
+        return held is not None and ids is not None and held.get(IDS) not in (None, ids)
 
     def advance(self, extracted: Path) -> None:
         """Take over the state of an extraction that has landed; call it after landing only."""

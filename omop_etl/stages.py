@@ -265,6 +265,12 @@ def source_of(site: Site, number: int) -> "Source":
     return open_source(site.sources[number], folder=site.folder, key=key, time_zone=site.time_zone)
 
 
+def _memory_of(place: SitePlace, extracted: Path) -> "Memory":
+    """The memory of the source that wrote `extracted/<n>-<kind>`."""
+    number = extracted.name.partition("-")[0]
+    return _memory(place, int(number) - 1 if number.isdecimal() else -1)
+
+
 @dataclass(frozen=True)
 class NothingNew:
     """No source had anything new to land: what had landed stands as it was."""
@@ -289,15 +295,17 @@ def land(place: SitePlace, extracted: Sequence[str | Path], *, full: bool = Fals
         manifests = {folder: read_extraction(folder) for folder in folders}
         whole = all(manifest is None or manifest.full for manifest in manifests.values())
         anew = full and whole and len(folders) >= len(place.site.sources)
+        others = [one for one in folders if (held := manifests[one]) and _memory_of(place, one).other_ids(held)]
+        if others and not anew and place.landed.exists():
+            raise PalmaresError("E-SOURCE-03", ", ".join(one.name for one in others))
         previous = place.landed if place.landed.exists() and not anew else None
         news = [folder for folder, manifest in manifests.items() if manifest is None or not manifest.empty]
         landing: object = NothingNew()
         if news or previous is None:
             landing = run(news or folders, place.landed, previous=previous)
         for folder in folders:
-            number = folder.name.partition("-")[0]
-            if folder.parent == place.extracted and number.isdecimal():
-                _memory(place, int(number) - 1).advance(folder)
+            if folder.parent == place.extracted:
+                _memory_of(place, folder).advance(folder)
         return landing
 
     return _noted(place.home, "land", place.site.id, work)

@@ -18,7 +18,6 @@ from fhir_adapters.base import Extraction, Progress, Setting, adapter
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.fhir_bulk import files
 from fhir_adapters.fhir_bulk.job import Item, Lost, Manifest, end, kick_off, wait
-from fhir_adapters.fhir_elements import rules_hash
 from fhir_adapters.fhir_web import gathered, sign_in, web
 from fhir_adapters.fhir_web.capability import Capability, capability
 from fhir_adapters.fhir_web.gathered import Sieve, distinct, mapped_types, whole_extraction
@@ -28,6 +27,7 @@ from fhir_adapters.fhir_web.spool import Spool, Strand, opened
 from fhir_adapters.fhir_web.web import Meter, Refused, Web
 from fhir_adapters.known_identifiers import of_resource
 from fhir_adapters.landing.rules import id_text, resource_types
+from fhir_adapters.memory import IDS
 
 if TYPE_CHECKING:
     from fhir_adapters.pseudonyms import SiteKey
@@ -79,9 +79,9 @@ class FhirBulk:
         asked = {name: self._settings[name] for name in ("types", "level", "group", "parameters")}
         identity = {
             "url": self._settings["url"],
-            "rules": rules_hash(),
+            "passes": self._sieve.passes(),
+            IDS: self._sieve.ids(),
             "asked": hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16],
-            **self._sieve.identity(),
         }
         comparable = isinstance(state, Mapping) and state.get("of") == identity
         mark = state.get("mark") if state is not None and comparable and not full else None
@@ -167,9 +167,12 @@ class _Run:
             position=False,
             read=self._web.meter.bytes,
             skipped={},
-            state={"of": identity, "mark": manifest.at},
+            state={"of": identity, IDS: identity[IDS], "mark": manifest.at},
             more={
-                "server": {"fhir_version": said.version, "clock_ahead_seconds": round(self._web.ahead, 1)},
+                "server": {
+                    "fhir_version": said.version,
+                    "clock_ahead_seconds": self._web.ahead and round(self._web.ahead, 1),
+                },
                 "remarks": {f"{severity} {code}": number for (severity, code), number in sorted(self._remarks.items())},
                 "left_out": self._sieve.left_out(),
                 "links_renewed": self._relinked,

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fhir_adapters.base import Extraction, Progress, Setting, adapter
 from fhir_adapters.errors import PalmaresError
-from fhir_adapters.fhir_elements import rules_hash
 from fhir_adapters.fhir_server.paging import Fetched, Pager, Query, deletes, parameters_of, stamp
 from fhir_adapters.fhir_web import gathered, sign_in, web
 from fhir_adapters.fhir_web.capability import Capability, capability
@@ -29,6 +28,7 @@ from fhir_adapters.fhir_web.spool import Spool, opened
 from fhir_adapters.fhir_web.web import Meter, Refused, Web
 from fhir_adapters.known_identifiers import of_resource
 from fhir_adapters.landing.rules import resource_types
+from fhir_adapters.memory import IDS
 
 if TYPE_CHECKING:
     from fhir_adapters.pseudonyms import SiteKey
@@ -77,7 +77,7 @@ class FhirServer:
 
         Raises E-FHIR-01 … E-FHIR-14, E-SRC-07 (another run is at work), E-DISK-01, -02. What had been fetched stays in the spool.
         """
-        identity = {"url": self._settings["url"], "rules": rules_hash(), **self._sieve.identity()}
+        identity = {"url": self._settings["url"], "passes": self._sieve.passes(), IDS: self._sieve.ids()}
         comparable = isinstance(state, Mapping) and state.get("of") == identity
         marks = dict(state.get("types", {})) if state is not None and comparable else {}
         held = known if comparable else None
@@ -132,9 +132,13 @@ class _Run:
     ) -> Extraction:
         said = capability(self._web)
         types = said.chosen(self._settings["types"], mapped_types())
+        for kind in self._marks:
+            # read before, not asked for by the site, and not offered any more: that is a loss of rights, not of data
+            if not self._settings["types"] and kind not in types:
+                raise PalmaresError("E-FHIR-06", kind, detail="it was read before")
         if "mark" not in self._spool.notes:
             # before the first search: what is updated from now on belongs to the next run
-            self._spool.note(mark=stamp(self._web.now()))
+            self._spool.note(mark=stamp(self._web.mark()))
         mark: str = self._spool.notes["mark"]
         if self._sieve.learns:
             learn_patients(self._web, self._sieve)
@@ -156,9 +160,12 @@ class _Run:
             position=True,
             read=self._web.meter.bytes,
             skipped=sum((one.skipped for one in came), Counter()),
-            state={"of": identity, "types": {**self._marks, **remembered}},
+            state={"of": identity, IDS: identity[IDS], "types": {**self._marks, **remembered}},
             more={
-                "server": {"fhir_version": said.version, "clock_ahead_seconds": round(self._web.ahead, 1)},
+                "server": {
+                    "fhir_version": said.version,
+                    "clock_ahead_seconds": self._web.ahead and round(self._web.ahead, 1),
+                },
                 "types": {one.resource_type: _told(one) for one in came},
                 "deletes_by": {
                     one: "compare" if one in whole else "history" if one in by_history else "none" for one in types

@@ -5,6 +5,7 @@ an id that stood there after the last run that landed and is not there any more 
 somebody narrows what the toolkit may read, so more than a share of a type (`most_deleted`) is an error, not a delete.
 """
 
+import hashlib
 import json
 import threading
 from collections import Counter
@@ -20,11 +21,12 @@ from fhir_adapters.deidentified import Filter
 from fhir_adapters.deidentify import SETTINGS as DEIDENTIFY
 from fhir_adapters.deidentify import Deidentifier
 from fhir_adapters.errors import PalmaresError
+from fhir_adapters.fhir_elements import rules_hash
 from fhir_adapters.fhir_web.spool import Spool, Strand
 from fhir_adapters.folders import whole_folder
 from fhir_adapters.knowledge import mappings_folder
 from fhir_adapters.landing.rules import id_text, resource_types
-from fhir_adapters.memory import KNOWN
+from fhir_adapters.memory import KNOWN, ids_made_by
 from fhir_adapters.outcomes import RESOURCE, OutcomeFile, item_name
 
 if TYPE_CHECKING:
@@ -99,10 +101,14 @@ class Sieve:
     def learn(self, patient: Mapping[str, Any]) -> None:
         self._all[0].learn(patient)
 
-    def identity(self) -> dict[str, str]:
+    def ids(self) -> dict[str, str]:
         """What makes ids comparable between two runs: how they were made, and with which key. Nothing secret."""
-        print_ = self._key.fingerprint if self._key is not None and self.mode == "toolkit" else ""
-        return {"pseudonyms": self.mode, "key": print_, "patients": str(self._settings.get("patient_identifier") or "")}
+        return ids_made_by(self._key, self._settings)
+
+    def passes(self) -> str:
+        """What makes resources comparable: the allow-list and the site's own part in it, as a hash."""
+        own = {name: self._settings.get(name) for name in (*DEIDENTIFY, "time_zone")}
+        return hashlib.sha256(json.dumps([rules_hash(), own], sort_keys=True, default=list).encode()).hexdigest()[:16]
 
     def left_out(self) -> dict[str, int]:
         """How many elements were left out, per `Type:element:reason`."""

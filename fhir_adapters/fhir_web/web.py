@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl, urljoin, urlsplit
 
 import httpx
 import orjson
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, stop_any, stop_before_delay
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay
 
 from fhir_adapters.base import Setting
 from fhir_adapters.errors import PalmaresError
@@ -148,7 +148,7 @@ class Web:
             headers={"User-Agent": "palmares", "Accept": JSON},
         )
         self.meter = Meter()
-        self.ahead = 0.0  # seconds that the server's clock is ahead of ours, as last seen
+        self.ahead: float | None = None  # seconds that the server's clock is ahead of ours, as last seen
         self._not_before = 0.0
         self._signer: Headers | None = signer(self) if signer else None
 
@@ -203,10 +203,11 @@ class Web:
             response = self.ask("GET", url, headers=headers, ok=ok)
             if not response.content and response.status_code != 200:
                 return Answer(None, response.headers, response.status_code)
+            text = response.content.removeprefix(b"\xef\xbb\xbf")
             try:
-                document = orjson.loads(response.content)
+                document = orjson.loads(text)
             except orjson.JSONDecodeError:
-                if response.content.lstrip()[:1] in (b"{", b"["):
+                if text.lstrip()[:1] in (b"{", b"["):
                     raise Again("the answer was cut off") from None
                 raise PalmaresError("E-FHIR-04", self.shown(url), detail="the answer is no JSON") from None
             return Answer(document, response.headers, response.status_code)
@@ -265,11 +266,23 @@ class Web:
                 response.close()
 
     def patiently(self, url: str, work: Callable[[], Result]) -> Result:
-        """Do `work` again as long as it raises Again and there is patience. Raises E-FHIR-01 or E-FHIR-11 at the end."""
+        """Do `work` again as long as it raises Again and there is patience. Raises E-FHIR-01 or E-FHIR-11 at the end.
+
+        A pause that the server asked for is no failed try: it bounds its clients that way, and only patience ends that.
+        """
+        failed = 0
+        too_long = stop_before_delay(self._patience)
+
+        def enough(state: RetryCallState) -> bool:
+            nonlocal failed
+            error = state.outcome.exception() if state.outcome else None
+            failed += not (isinstance(error, Again) and error.after is not None)
+            return failed >= self._tries or too_long(state)
+
         retrying = Retrying(
             retry=retry_if_exception_type(Again),
             wait=_wait,
-            stop=stop_any(stop_after_attempt(self._tries), stop_before_delay(self._patience)),
+            stop=enough,
             sleep=self._sleep,
             reraise=True,
         )
@@ -309,11 +322,16 @@ class Web:
     def _see_clock(self, response: httpx.Response) -> None:
         at = http_date(response.headers.get("Date"))
         if at is not None:
-            self.ahead = at.timestamp() - time.time()
+            age = response.headers.get("Age", "")  # of an answer that a cache kept
+            self.ahead = at.timestamp() + (float(age) if age.isdecimal() and len(age) < 10 else 0.0) - time.time()
 
     def now(self) -> datetime:
         """The server's clock, as far as its answers tell."""
-        return datetime.fromtimestamp(time.time() + self.ahead, UTC)
+        return datetime.fromtimestamp(time.time() + (self.ahead or 0.0), UTC)
+
+    def mark(self) -> datetime:
+        """From when on the next run has to look: the server's clock; where it tells none, ours, a day back."""
+        return self.now() if self.ahead is not None else self.now() - timedelta(days=1)
 
     def _refuse(self, url: str, response: httpx.Response) -> None:
         status = response.status_code

@@ -115,6 +115,13 @@ def test_retry_after_is_kept_by_all(server: Server, proxy: Faults, tmp_path: Pat
     assert time.monotonic() - begun >= 2
 
 
+def test_pauses_that_the_server_asks_for_are_no_failed_tries(server: Server, proxy: Faults, tmp_path: Path) -> None:
+    proxy.add(r"/Observation\?.*_count=", times=6, status=429, headers={"Retry-After": "0"})
+    assert extract(tmp_path / "out", settings(proxy.url, types=["Observation"], tries=2)).resources == {
+        "Observation": 120
+    }
+
+
 def test_a_server_that_asks_for_a_longer_pause(proxy: Faults, tmp_path: Path) -> None:
     proxy.add(r"/Patient\?", times=99, status=429, headers={"Retry-After": "7200"})
     with pytest.raises(PalmaresError) as caught:
@@ -282,6 +289,29 @@ def test_a_link_to_another_host_is_refused(proxy: Faults, tmp_path: Path, link: 
         extract(tmp_path / "out", settings(proxy.url, types=["Patient"]))
     assert caught.value.code == "E-FHIR-03"
     assert NAME not in str(caught.value)
+
+
+def test_a_type_that_is_not_offered_any_more(server: Server, proxy: Faults, tmp_path: Path) -> None:
+    given = settings(proxy.url)
+    extract(tmp_path / "1", given)
+
+    def less(statement: dict[str, Any]) -> dict[str, Any]:
+        kept = [one for one in statement["rest"][0]["resource"] if one["type"] != "Condition"]
+        return statement | {"rest": [statement["rest"][0] | {"resource": kept}]}
+
+    proxy.add(r"/metadata", edit=less)
+    with pytest.raises(PalmaresError) as caught:
+        extract(tmp_path / "2", given, previous=tmp_path / "1")
+    assert (caught.value.code, caught.value.subject) == ("E-FHIR-06", "Condition")
+
+
+def test_a_server_without_a_clock(server: Server, proxy: Faults, tmp_path: Path) -> None:
+    """Ours may be ahead of it: then what it writes meanwhile would fall between two runs."""
+    proxy.hidden_headers = {"date"}
+    done = extract(tmp_path / "1", settings(proxy.url, types=["Patient"]))
+    assert done.state is not None
+    mark = datetime.fromisoformat(done.state["types"]["Patient"]["mark"])
+    assert mark < datetime.now(UTC) - timedelta(hours=23)
 
 
 def test_a_redirect_is_not_followed(proxy: Faults, tmp_path: Path) -> None:

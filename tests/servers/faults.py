@@ -45,6 +45,7 @@ class Faults:
         self._upstream = upstream
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
+        self.hidden_headers: set[str] = set()  # of the server's answers, in lower case
         self.requests: list[tuple[str, str, dict[str, str]]] = []  # method, path with query, headers
         proxy = self
 
@@ -116,7 +117,7 @@ class Faults:
         upstream.request(handler.command, handler.path, body=sent, headers=dict(handler.headers))
         came = upstream.getresponse()
         body = came.read()
-        headers = {name: value for name, value in came.getheaders() if name.lower() not in _HOP}
+        headers = {name: value for name, value in came.getheaders() if name.lower() not in _HOP | self.hidden_headers}
         upstream.close()
         if fault is not None:
             headers |= fault.headers
@@ -138,7 +139,7 @@ class Faults:
 
     @staticmethod
     def _answer(handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
-        handler.send_response(status)
+        handler.send_response_only(status)  # with the server's own Date, or none
         for name, value in headers.items():
             handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(body)))

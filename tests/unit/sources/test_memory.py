@@ -17,6 +17,7 @@ from fhir_adapters.memory import Memory, Remembered, of_extraction
 from omop_etl import stages
 from omop_etl.config import Site
 
+IDS = {"way": "first key"}
 RECORDS: dict[str, list[tuple[int, str]]] = {}  # a source's (clock, id) pairs; the clock is the state
 
 
@@ -42,7 +43,7 @@ class Clocked:
                 lines = [orjson.dumps({"resourceType": "Patient", "id": one}) for _, one in found]
                 (partial / "fhir" / "Patient.ndjson").write_bytes(b"\n".join(lines) + b"\n")
             newest = max([at for at, _ in found], default=after)
-            done = Extraction(self.kind, 1, 0, full=full or state is None, state={"after": newest})
+            done = Extraction(self.kind, 1, 0, full=full or state is None, state={"after": newest, "ids": IDS["way"]})
             done.write(partial)
         return done
 
@@ -102,7 +103,10 @@ def test_the_memory_stays_when_landing_fails(place: stages.SitePlace) -> None:
     assert not (place.folder / "sources").exists()
     stages.land(place, extract(place))
     assert landed(place) == ["a1", "a2", "b1"]
-    assert json.loads((place.folder / "sources" / "1.json").read_text()) == {"kind": "clocked", "state": {"after": 2}}
+    assert json.loads((place.folder / "sources" / "1.json").read_text()) == {
+        "kind": "clocked",
+        "state": {"after": 2, "ids": "first key"},
+    }
 
 
 def test_a_source_that_fails_keeps_its_place_and_its_data(place: stages.SitePlace) -> None:
@@ -122,6 +126,23 @@ def test_full_lands_from_nothing_when_every_source_came_whole(place: stages.Site
     assert len(read_manifest(place.landed).deliveries) == 1
     stages.land(place, extract(place), full=True)  # increments only: nothing to land from nothing with
     assert landed(place) == ["a1", "a2", "b1"]
+
+
+def test_ids_of_two_keys_are_not_mixed(place: stages.SitePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages.land(place, extract(place))
+    monkeypatch.setitem(IDS, "way", "second key")
+    RECORDS["a"].append((3, "a3"))
+    with pytest.raises(PalmaresError) as caught:
+        stages.land(place, extract(place))
+    assert (caught.value.code, caught.value.subject) == ("E-SOURCE-03", "1-clocked, 2-clocked")
+    assert landed(place) == ["a1", "a2", "b1"]
+    gone = RECORDS.pop("b")
+    with pytest.raises(PalmaresError, match="E-SOURCE-03"):  # not on top of what the missing source gave before
+        stages.land(place, extract(place, full=True), full=True)
+    RECORDS["b"] = gone
+    stages.land(place, extract(place, full=True), full=True)
+    assert landed(place) == ["a1", "a2", "a3", "b1"]
+    stages.land(place, extract(place))
 
 
 def test_a_rearranged_toml_gives_no_source_the_memory_of_another_kind(tmp_path: Path) -> None:
@@ -151,6 +172,6 @@ def test_a_folder_that_is_no_extraction_of_that_kind(tmp_path: Path, text: str |
 
 def test_an_adapter_takes_what_it_needs(place: stages.SitePlace, tmp_path: Path) -> None:
     source = open_source({"kind": "clocked", "name": "a"}, folder=tmp_path)
-    assert extract_from(source, tmp_path / "out", state={"after": 1}, progress=print).state == {"after": 2}
+    assert extract_from(source, tmp_path / "out", state={"after": 1}, progress=print).full is False
     with pytest.raises(ContractError, match="nobody gives"):
         adapter(type("Greedy", (Clocked,), {"extract": lambda self, out, *, wish: None}))
