@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 
+from omop_etl.cohorts import run as run_cohort
 from omop_etl.config import load_site, site_ids
 from omop_etl.derive import Derived, derive
 from omop_etl.mapping import map_folder, origins
@@ -108,6 +109,39 @@ def differences(folder: Path) -> dict[str, list[Any]]:
             "HAVING count(*) FILTER (name = 'de-novo') > 0) "
             "JOIN (SELECT site, patient, resistance, patient IN (SELECT patient FROM truth.defects WHERE kind = 'month-only') "
             "AS month_only FROM truth.patients) USING (site, patient)",
+        ),
+    }
+    found = {}
+    for name, (truth, derived) in asked.items():
+        missing = connection.execute(f"({truth}) EXCEPT ({derived}) ORDER BY ALL").fetchall()
+        too_much = connection.execute(f"({derived}) EXCEPT ({truth}) ORDER BY ALL").fetchall()
+        found[name] = [("truth", *row) for row in missing] + [("derived", *row) for row in too_much]
+    return found
+
+
+def eligibility_differences(folder: Path) -> dict[str, list[Any]]:
+    """Answers, reasons and attrition against the truth, for everyone in the warehouse: no planted defect changes eligibility."""
+    run_cohort(folder / "warehouse.duckdb", folder / "cohort", derived=folder / "derived")
+    connection = opened(folder)
+    connection.execute(f"CREATE VIEW answer AS FROM '{folder}/cohort/eligibility.parquet'")
+    # who is not in the truth at all is a planted stranger without disease
+    connection.execute(f"CREATE VIEW person AS FROM '{folder}/cohort/persons.parquet' SEMI JOIN who USING (person_id)")
+    # counted out at the first criterion that is not PASS, in the order of the attrition table
+    attrition = "SELECT {failed} AS failed, {reason} AS reason, count(*) FROM {source} GROUP BY ALL"
+    ordered = (
+        "(SELECT site, patient, arg_min(criterion, place) FILTER (answer <> 'PASS') AS failed, "
+        "arg_min(reason, place) FILTER (answer <> 'PASS') AS reason FROM truth.eligibility "
+        "JOIN (SELECT DISTINCT criterion_name AS criterion, criterion AS place FROM answer) USING (criterion) "
+        "JOIN who USING (site, patient) GROUP BY ALL)"
+    )
+    asked = {
+        "eligibility": (
+            "SELECT site, patient, criterion, answer, reason FROM truth.eligibility JOIN who USING (site, patient)",
+            "SELECT who.site, patient, criterion_name, answer, reason FROM answer JOIN who USING (person_id)",
+        ),
+        "attrition": (
+            attrition.format(failed="failed", reason="reason", source=ordered),
+            attrition.format(failed="failed_criterion_name", reason="failed_reason", source="person"),
         ),
     }
     found = {}

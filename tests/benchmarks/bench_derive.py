@@ -5,7 +5,7 @@
 
 Synthetic hospitals are generated, mapped and built, and their patients copied under new ids, with laboratory values until each has about
 200 events. A scan of the measurement table in the same run is the baseline. With --truth: 37 hospitals with 6,000 patients, clean and
-dirty, from FHIR to endpoints, each line and endpoint held against the truth.
+dirty, from FHIR to endpoints and eligibility, each line, endpoint, answer and step of the attrition held against the truth.
 """
 
 import resource
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import duckdb
 
 from omop_etl.derive import derive
-from tests.derive_truth import differences, opened, run
+from tests.derive_truth import differences, eligibility_differences, opened, run
 
 TABLES = (
     "person", "condition_occurrence", "drug_exposure", "procedure_occurrence", "measurement", "observation",
@@ -125,7 +125,10 @@ def truth() -> None:
                 compared, spoiled, pairs = connection.execute(
                     "SELECT count(*) FILTER (told AND NOT spoiled), count(*) FILTER (spoiled), count(*) FILTER (NOT told) FROM who"
                 ).fetchall()[0]
-            found = {table: len(rows) for table, rows in differences(Path(name)).items()}
+            found = {
+                table: len(rows)
+                for table, rows in (differences(Path(name)) | eligibility_differences(Path(name))).items()
+            }
             print(
                 f"{'dirty' if dirty else 'clean'}: {compared} patients compared ({spoiled} planted as wrong, {pairs} in pairs that "
                 f"cannot be told), {seconds:.0f} s from FHIR; differences: {found}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.derive_truth import differences, opened, run
+from tests.derive_truth import differences, eligibility_differences, opened, run
 
 
 @pytest.fixture(scope="module", params=["clean", "dirty"])
@@ -24,6 +24,10 @@ def test_lines_endpoints_progressions_and_resistance_equal_the_truth(derived: Pa
     assert compared > 80
     assert kinds == 12
     assert differences(derived) == {"lines": [], "endpoints": [], "progressions": [], "resistance": []}
+
+
+def test_eligibility_reasons_and_attrition_equal_the_truth(derived: Path) -> None:
+    assert eligibility_differences(derived) == {"eligibility": [], "attrition": []}
 
 
 def test_what_was_planted_as_wrong_lands_in_its_reason(derived: Path) -> None:

@@ -28,6 +28,10 @@ class PosteriorLinear(RegressorMixin, BaseEstimator):
     def __init__(self, random_state: Any = None) -> None:
         self.random_state = random_state
 
+    def __sklearn_clone__(self) -> "PosteriorLinear":
+        """One for each equation of the chain, all drawing from one stream: a copy of the stream would draw alike again."""
+        return PosteriorLinear(self.random_state)
+
     def fit(self, X: "np.ndarray", y: "np.ndarray") -> "PosteriorLinear":
         """Least squares, then one draw: the variance from a scaled inverse chi-square, the coefficients given it."""
         import numpy as np
@@ -63,6 +67,7 @@ def imputed(design: Design, settings: Settings, *, imputations: int, seed: int) 
     Royston, Stat Med 2009). Categories stay as they are drawn, not rounded: rounding biases a model that is linear in them
     (Horton, Lipsitz and Parzen, Am Stat 2003). Same seed, same frames.
     """
+    import numpy as np
     from lifelines import NelsonAalenFitter
     from sklearn.experimental import enable_iterative_imputer  # noqa: F401  (sklearn asks for it)
     from sklearn.impute import IterativeImputer
@@ -76,7 +81,7 @@ def imputed(design: Design, settings: Settings, *, imputations: int, seed: int) 
     made = []
     for number in range(imputations):
         filler = IterativeImputer(
-            estimator=PosteriorLinear(),
+            estimator=PosteriorLinear(np.random.RandomState(seed * 1000 + number)),
             sample_posterior=True,
             max_iter=int(settings.number("imputation_rounds")),
             random_state=seed * 1000 + number,
