@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from fhir_adapters.column_map import ColumnMap, Fill, Recipe, Table, Wrong
@@ -24,6 +25,9 @@ _MOST = 100_000  # different cells remembered of a column
 _MARK = "\ue000"  # in a template, around the number of a value; a private-use character that no map holds
 _CUT = re.compile(f'"{_MARK}(\\d+){_MARK}"')
 _ID, _SUBJECT, _UPDATED, _FIRST = range(4)  # numbers of values in a template; the fills follow
+
+
+Template = tuple[str, Callable[[Sequence[Any]], Any]]  # a text with %s where values stand, and what picks those
 
 
 class _Memo(dict[Any, Any]):
@@ -195,8 +199,8 @@ class _Plan:
     def __init__(self, recipe: Recipe, converter: Converter) -> None:
         self.recipe, self.converter = recipe, converter
         self._fills = [(fill, _Memo(self._reader(fill))) for fill in recipe.fills]
-        self._templates: dict[tuple[Any, ...], tuple[list[str], list[int]]] = {}
-        self._required = [place for place, fill in enumerate(recipe.fills) if fill.required]
+        self._templates: dict[tuple[Any, ...], Template] = {}
+        self._plain = all(fill.path for fill in recipe.fills)
         self._unless = _Memo(lambda cell: str(cell).strip().lower() in recipe.unless)
 
     def _reader(self, fill: Fill) -> Callable[[Any], tuple[str | None, str]]:
@@ -223,31 +227,53 @@ class _Plan:
         if wanted is not None and not any(wanted):
             return
         persons = converter.persons(columns.get(recipe.patient, absent))
+        chosen = [
+            place for place, person in enumerate(persons) if person is not None and (wanted is None or wanted[place])
+        ]
+        done.wrongs += [
+            Wrong(numbers[place], recipe.patient, "T-REQUIRED")
+            for place, person in enumerate(persons)
+            if person is None and (wanted is None or wanted[place])
+        ]
         ids = [columns.get(column, absent) for column in recipe.id]
         read = [self._read(fill, memo, columns, absent, persons) for fill, memo in self._fills]
-        is_patient = recipe.type == "Patient"
-        pseudonym = converter.key.pseudonym
-        for place, number in enumerate(numbers):
-            if wanted is not None and not wanted[place]:
-                continue
-            person = persons[place]
-            if person is None:
-                done.wrongs.append(Wrong(number, recipe.patient, "T-REQUIRED"))
-                continue
-            values = [column[place] for column in read]
-            for fill, (text, reason) in zip(recipe.fills, values, strict=True):
-                if reason or (text is None and fill.required):
-                    done.wrongs.append(Wrong(number, fill.column or fill.columns[0], reason or "T-REQUIRED"))
-            if any(values[one][0] is None for one in self._required):
-                continue
+        chosen = self._sound(chosen, read, numbers, done)
+        texts = [[text for text, _ in column] for column in read]
+        is_patient, kind, name = recipe.type == "Patient", recipe.type, recipe.name
+        pseudonym, append, templates = converter.key.pseudonym, done.made.append, self._templates
+        for place in chosen:
+            found = persons[place]
+            assert found is not None  # by the choice above
+            who, person = found
             if is_patient:
-                identifier = person[1]
+                identifier = person
             else:
-                parts = [recipe.name, person[0], *(_cell(column[place]) for column in ids)]
+                parts = [name, who]
+                for column in ids:
+                    parts.append(_cell(column[place]))
                 identifier = pseudonym("table-row", "\0".join(parts))
-            texts = [f'"{identifier}"', f'"Patient/{person[1]}"', updated[place], *(text for text, _ in values)]
-            done.made.append((recipe.type, self._put_together(texts)))
+            values = [f'"{identifier}"', f'"Patient/{person}"', updated[place], *[column[place] for column in texts]]
+            held = tuple(map(bool, values)) if self._plain else self._held(values)
+            template = templates.get(held)
+            if template is None:
+                template = templates[held] = self._template(values)
+            append((kind, template[0] % template[1](values)))
             made[place] = 1
+
+    def _sound(
+        self, chosen: list[int], read: list[list[tuple[str | None, str]]], numbers: list[int], done: Converted
+    ) -> list[int]:
+        """The rows that have all that is required; what is wrong in any is reported."""
+        lacking: set[int] = set()
+        for fill, column in zip(self.recipe.fills, read, strict=True):
+            for place in chosen:
+                text, reason = column[place]
+                if reason or (text is None and fill.required):
+                    where = fill.column or fill.columns[0]
+                    done.wrongs.append(Wrong(numbers[place], where, reason or "T-REQUIRED"))
+                    if text is None and fill.required:
+                        lacking.add(place)
+        return [place for place in chosen if place not in lacking] if lacking else chosen
 
     def _wanted(self, columns: Mapping[str, tuple[Any, ...]], absent: tuple[None, ...]) -> list[bool] | None:
         """For which rows one of the columns `when` holds something that counts; None: for all."""
@@ -290,22 +316,15 @@ class _Plan:
         tables = self.converter.mapping.tables
         return next(one.type for table in tables for one in table.recipes if one.name == name)
 
-    def _put_together(self, texts: list[str | None]) -> str:
+    def _held(self, values: Sequence[str | None]) -> tuple[Any, ...]:
+        """Which values are there; of a list whose entries add elements, which entry."""
         fills = self.recipe.fills
-        key = tuple(
-            text if number >= _FIRST and not fills[number - _FIRST].path else bool(text)
-            for number, text in enumerate(texts)
+        return tuple(
+            value if number >= _FIRST and not fills[number - _FIRST].path else bool(value)
+            for number, value in enumerate(values)
         )
-        if key not in self._templates:
-            self._templates[key] = self._template(texts)
-        fragments, numbers = self._templates[key]
-        whole = [fragments[0]]
-        for number, fragment in zip(numbers, islice(fragments, 1, None), strict=True):
-            whole.append(texts[number] or "")
-            whole.append(fragment)
-        return "".join(whole)
 
-    def _template(self, texts: list[str | None]) -> tuple[list[str], list[int]]:
+    def _template(self, texts: Sequence[str | None]) -> "Template":
         recipe = self.recipe
         resource: dict[str, Any] = json.loads(recipe.fixed)
         resource["id"] = _mark(_ID)
@@ -321,7 +340,8 @@ class _Plan:
             else:
                 resource |= json.loads(text)
         pieces = _CUT.split(_text(resource))
-        return pieces[::2], [int(one) for one in pieces[1::2]]
+        numbers = [int(one) for one in pieces[1::2]]
+        return "%s".join(piece.replace("%", "%%") for piece in pieces[::2]), itemgetter(*numbers)
 
 
 def _mark(number: int) -> str:
