@@ -135,12 +135,21 @@ def lay_out(
         try:
             connection.execute(sql.replace("CREATE TEMP TABLE", "CREATE OR REPLACE TEMP TABLE"))
         except duckdb.Error as error:
-            raise PalmaresError("E-STUDY-03", f"{rules.study.name}/tables/{path.name}", detail=trouble(error)) from None
+            raise sql_error(error, f"{rules.study.name}/tables/{path.name}") from None
         # the first table says who is released
         told = told or enforce(connection, settings(rules))
     if told is None:
         raise PalmaresError("E-STUDY-03", f"{rules.study.name}/datasets/tables", detail="there is no SQL in it")
     return told
+
+
+def sql_error(error: duckdb.Error, name: str) -> Exception:
+    """What to raise for an SQL text of the study: E-STUDY-03, but for the machine's own troubles, which are not the text's."""
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return MemoryError()
+    if isinstance(error, duckdb.IOException):
+        return error  # the disk: `whole_folder` numbers it
+    return PalmaresError("E-STUDY-03", name, detail=trouble(error))
 
 
 def _there(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
@@ -201,7 +210,7 @@ def stage(connection: duckdb.DuckDBPyConnection, dataset: Dataset, plain: Path) 
             f"COPY (SELECT {typed} FROM ({select})) TO {literal(str(plain))} (FORMAT parquet, ROW_GROUP_SIZE {ROWS})"
         )
     except duckdb.Error as error:
-        raise PalmaresError("E-STUDY-03", f"datasets/{dataset.name}.sql", detail=trouble(error)) from None
+        raise sql_error(error, f"datasets/{dataset.name}.sql") from None
     counted = ", ".join(f'count("{name}")' for name in names)
     rows, *counts = connection.execute(f"SELECT count(*), {counted} FROM {_file(plain)}").fetchall()[0]
     values = {}

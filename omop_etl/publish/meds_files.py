@@ -6,6 +6,7 @@ the other datasets join: `int(patient[:13], 16)`. What is written has passed the
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -16,11 +17,18 @@ import duckdb
 from fhir_adapters.errors import PalmaresError
 from omop_etl import __version__
 from omop_etl.derive.rules import Rules
-from omop_etl.study.reading import literal, trouble
+from omop_etl.publish.datasets import sql_error
+from omop_etl.study.reading import literal
 
 DIGITS = 13  # of the released id: 52 bits, which every reader of numbers keeps exactly
 FOLDER = "meds"
 INDEX = "PALMARES//INDEX"
+# by time, what has none first; of one moment birth first and death last
+_ORDER = "place, day IS NOT NULL, day, code <> 'MEDS_BIRTH', code = 'MEDS_DEATH', code, numeric_value, text_value, unit"
+_NOTHING = (
+    "(SELECT '' AS patient, 0 AS place, 0 AS day, '' AS code, '' AS description, CAST(0 AS FLOAT) AS numeric_value, "
+    "'' AS text_value, '' AS unit WHERE FALSE)"
+)
 
 
 def write_meds(
@@ -31,36 +39,41 @@ def write_meds(
     Raises E-STUDY-03 when the SELECT does not run or the settings do not fit, E-PUBLISH-03 when two patients would have one
     subject_id or the `meds` package refuses what was made.
     """
-    out, plain = folder / FOLDER, spill / "meds.parquet"
+    out, plain = folder / FOLDER, spill / FOLDER
     (out / "data").mkdir(parents=True)
     (out / "metadata").mkdir()
     spill.mkdir(parents=True, exist_ok=True)
     day_0, size, splits = _settings(settings)
     sql = (rules.study.folder / "datasets" / "meds.sql").read_text(encoding="utf-8")
-    try:
-        connection.execute(f"COPY ({sql.strip().rstrip(';')}) TO {literal(str(plain))} (FORMAT parquet)")
-    except duckdb.Error as error:
-        raise PalmaresError("E-STUDY-03", "datasets/meds.sql", detail=trouble(error)) from None
-    events = f"read_parquet({literal(str(plain))})"
     patients, subjects = connection.execute(
         f"SELECT count(*), count(DISTINCT substr(patient, 1, {DIGITS})) FROM released"
     ).fetchall()[0]
     if patients != subjects:
         raise PalmaresError("E-PUBLISH-03", FOLDER, count=patients - subjects, detail="subject ids are not unique")
-    for number in range(max(1, -(-patients // size))):
-        first = number * size + 1
+    # one pass over the records, each to the part of its file; then each file is sorted by itself
+    try:
+        connection.execute(
+            f"COPY (SELECT (place - 1) // {size} AS part, * FROM ({sql.strip().rstrip(';')})) TO {literal(str(plain))} "
+            "(FORMAT parquet, PARTITION_BY (part))"
+        )
+    except duckdb.Error as error:
+        raise sql_error(error, "datasets/meds.sql") from None
+    parts = -(-patients // size)
+    for number in range(max(1, parts)):
+        source = f"read_parquet({literal(f'{plain}/part={number}/*.parquet')})" if number < parts else _NOTHING
         select = f"""
             SELECT
                 CAST('0x' || substr(patient, 1, {DIGITS}) AS BIGINT) AS subject_id,
                 CAST(DATE '{day_0.isoformat()}' + CAST(day AS INTEGER) AS TIMESTAMP) AS time,
                 code, numeric_value, text_value, unit
-            FROM {events}
-            WHERE place BETWEEN {first} AND {first + size - 1}
+            FROM {source}
+            ORDER BY {_ORDER}
         """
         _write_data(connection, select, out / "data" / f"{number}.parquet")
+    events = f"read_parquet({literal(f'{plain}/*/*.parquet')})" if parts else _NOTHING
     _write_metadata(connection, events, rules, splits, out / "metadata")
     total = int(connection.execute(f"SELECT count(*) FROM {events}").fetchall()[0][0])
-    plain.unlink()
+    shutil.rmtree(plain, ignore_errors=True)
     return total
 
 

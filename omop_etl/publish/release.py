@@ -67,6 +67,7 @@ def release(
     counts: dict[str, int] = {}
     with whole_folder(out) as folder:
         spill = folder / "spill"
+        spill.mkdir()
         if derived is None:
             if progress:
                 progress("derive")

@@ -7,7 +7,7 @@ WITH at_landmark AS (
     CROSS JOIN landmark
     WHERE landmark.day = 0 OR last_contact >= index_date + landmark.day AND coalesce(death_date > index_date + landmark.day, TRUE)
 ),
-asked AS (      -- what was measured at or before the landmark, within the feature's age
+asked AS NOT MATERIALIZED (      -- what was measured at or before the landmark, within the feature's age
     SELECT finding.*, landmark.landmark
     FROM finding
     JOIN feature_source USING (feature_number)
@@ -15,12 +15,14 @@ asked AS (      -- what was measured at or before the landmark, within the featu
 ),
 last_finding AS (           -- the last one; of several on one day the highest
     SELECT
-        person_id, landmark, feature_number, any_value(day) AS day,
-        arg_max(value, (value, source_id)) AS value, arg_max(word, (word, source_id)) AS word, min(source) AS source
+        person_id, landmark, feature_number, day_number,
+        arg_max(value, (value, source_id)) AS value, arg_max(word, (word, source_id)) AS word,
+        CASE WHEN bool_or(observed) THEN 'observation' ELSE 'measurement' END AS source
     FROM asked
     JOIN (SELECT person_id, landmark, feature_number, max(day_number) AS day_number FROM asked GROUP BY ALL)
         USING (person_id, landmark, feature_number, day_number)
-    GROUP BY person_id, landmark, feature_number
+    LEFT JOIN finding_word USING (word_number)
+    GROUP BY person_id, landmark, feature_number, day_number
 ),
 spread AS (
     SELECT
@@ -36,8 +38,9 @@ spread AS (
     GROUP BY ALL
 ),
 described AS (
-    SELECT person_id, landmark, family, feature, day, value, word, unit, source
+    SELECT person_id, landmark, family, feature, CAST(index_date + day_number AS DATE) AS day, value, word, unit, source
     FROM last_finding
+    JOIN released USING (person_id)
     JOIN feature_source USING (feature_number)
     UNION ALL
     SELECT person_id, landmark, 'clinical', 'metastatic_sites', last_day, len(sites), NULL, 'sites', 'condition_occurrence'

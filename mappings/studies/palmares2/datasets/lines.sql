@@ -1,10 +1,10 @@
 -- One row per patient and line: what was known on its first day, the drugs, what became of it, the next line.
-WITH asked AS (             -- what was measured on or before the first day, within the feature's age
+WITH asked AS NOT MATERIALIZED (             -- what was measured on or before the first day, within the feature's age
     SELECT finding.*, line_number, feature
-    FROM course_line
-    JOIN finding ON finding.person_id = course_line.person_id AND finding.day <= start_date
+    FROM (SELECT course_line.person_id, line_number, start_date - index_date AS start_day FROM course_line JOIN released USING (person_id)) AS line
+    JOIN finding ON finding.person_id = line.person_id AND day_number <= start_day
     JOIN feature_source USING (feature_number)
-    WHERE coalesce(finding.day >= start_date - max_age_days, TRUE)
+    WHERE coalesce(day_number >= start_day - max_age_days, TRUE)
         AND feature IN (
             'ecog', 'ki67_percent', 'hemoglobin', 'neutrophils', 'platelets', 'alt', 'ast', 'alp', 'bilirubin', 'creatinine'
         )
@@ -12,8 +12,9 @@ WITH asked AS (             -- what was measured on or before the first day, wit
 last_finding AS (           -- the last one; of several on one day the highest
     SELECT person_id, line_number, feature, arg_max(value, (value, source_id)) AS value, arg_max(word, (word, source_id)) AS word
     FROM asked
-    JOIN (SELECT person_id, line_number, feature_number, max(day) AS day FROM asked GROUP BY ALL)
-        USING (person_id, line_number, feature_number, day)
+    JOIN (SELECT person_id, line_number, feature_number, max(day_number) AS day_number FROM asked GROUP BY ALL)
+        USING (person_id, line_number, feature_number, day_number)
+    LEFT JOIN finding_word USING (word_number)
     GROUP BY ALL
 ),
 known AS (

@@ -79,4 +79,3 @@ SELECT
     place, patient, day, code, description, CAST(number AS FLOAT) AS numeric_value, text AS text_value, unit
 FROM happened
 JOIN released USING (person_id)
-ORDER BY place, day IS NOT NULL, day, code <> 'MEDS_BIRTH', code = 'MEDS_DEATH', code, number, text, unit

@@ -9,11 +9,13 @@ WITH happened AS (
     SELECT person_id, day, 2, 'metastasis', 'METASTASIS//' || site, NULL, NULL FROM metastatic_day
     UNION ALL
     SELECT
-        person_id, day,
+        person_id, CAST(index_date + day_number AS DATE),
         CASE kind WHEN 'marker' THEN 3 WHEN 'status' THEN 4 ELSE 5 END,
         kind, CASE WHEN word IS NULL THEN token ELSE token || '//' || word END, value, unit
     FROM finding
+    JOIN released USING (person_id)
     JOIN feature_source USING (feature_number)
+    LEFT JOIN finding_word USING (word_number)
     UNION ALL
     SELECT person_id, day, 6, 'assessment', 'ASSESSMENT//' || response, NULL, NULL FROM assessment_day
     UNION ALL
