@@ -27,7 +27,6 @@ from omop_etl.gates import overrides as _overrides
 from omop_etl.gates.counting import Count, Counter
 from omop_etl.gates.definitions import VERDICTS, Definitions, definitions, explain, verdict_of
 from omop_etl.gates.overrides import Override
-from omop_etl.gates.profile import FILE as PROFILE
 from omop_etl.gates.profile import profile
 from omop_etl.gates.relations import of_slice, of_warehouse
 from omop_etl.gates.slices import Slice, open_slice, read_json
@@ -121,8 +120,7 @@ def gate(
             counts = counter.count(progress)
             write_counts(connection, counts)
             _reject(counter, counts, folder / "rejects")
-            said = profile(relations, defined, opened.extracted_to)
-            (folder / PROFILE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+            looks = profile(relations, defined, opened.extracted_to)
             ended = datetime.now(UTC)
             results = dqd_results.results(counts, counter, relations, defined, started=started, ended=ended)
         dqd_results.write(results, folder / dqd_results.FILE)
@@ -136,7 +134,7 @@ def gate(
             counts={name: sum(check["verdict"] == name for check in checks) for name in VERDICTS},
             messages=[check["message"] for check in checks if check["verdict"] != "PASS"] + _overrides.messages(taken),
         )
-        _write(folder, verdict, checks, taken)
+        _write(folder, verdict, checks, taken, looks)
         if book is not None:
             _count_queries(folder, opened, Path(book), defined)
         database.unlink()
@@ -291,13 +289,20 @@ def _message(count: Count, override: Override | None) -> str:
     return f"{said}; {bound}). {look or 'Run'}: palmares explain {check.code}"
 
 
-def _write(folder: Path, verdict: Verdict, checks: list[dict[str, Any]], taken: Sequence[Override]) -> None:
+def _write(
+    folder: Path,
+    verdict: Verdict,
+    checks: list[dict[str, Any]],
+    taken: Sequence[Override],
+    looks: dict[str, Any],
+) -> None:
     document = {
         "site": verdict.site,
         "verdict": verdict.verdict,
         "slice_sha256": verdict.slice_sha256,
         "counts": verdict.counts,
         "overrides": [asdict(one) for one in taken],
+        "profile": looks,
         "checks": checks,
     }
     (folder / "verdict.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from omop_etl.gates.expectations import checks_of, details_of
+
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --pass: #1b7f3b; --warn: #9a6200; --block: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --pass: #6fd08c; --warn: #f0b429; --block: #ff8a80; } }
@@ -90,7 +92,7 @@ class SuitePage:
                     escape(kind),
                     escape(str(meta.get("explanation", ""))),
                 ]
-                for check in config.kwargs["checks"]
+                for check in checks_of(config.kwargs["checks"])
             ]
         heads = ["code", "expected", "bears", "category", "why"]
         lead = f"{len(suite.expectations)} expectations, {len(rows)} checks."
@@ -170,11 +172,10 @@ class _Line:
 
 def _lines(result: Any) -> list[_Line]:
     """The checks of one expectation's result."""
-    details = result.result["details"]
+    details = details_of(result)
     remedy = str((result.expectation_config.meta or {}).get("remedy", ""))
-    return [
-        _Line(check, remedy=remedy, **details[check["code"]]) for check in result.expectation_config.kwargs["checks"]
-    ]
+    checks = checks_of(result.expectation_config.kwargs["checks"])
+    return [_Line(check, remedy=remedy, **details[check["code"]]) for check in checks]
 
 
 def _rank(line: _Line) -> tuple[int, str]:

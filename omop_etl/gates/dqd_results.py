@@ -63,6 +63,8 @@ def _result(
     empty: set[tuple[str, str]],
 ) -> dict[str, Any]:
     numerator, denominator = (count.numerator, count.denominator) if count else (0, 0)
+    if check.dqd == "cdmTable" and count is None:
+        numerator, denominator = 1, 1  # it is not there, and need not be for us
     share = numerator / denominator if denominator else 0.0
     threshold = check.ohdsi_threshold
     failed = numerator > 0 if not threshold else 100 * share > threshold

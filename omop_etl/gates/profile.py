@@ -1,4 +1,4 @@
-"""What a slice looks like, as counts: profile.json beside the verdict.
+"""What a slice looks like, as counts: `profile` in verdict.json.
 
 The centre holds it against the site's earlier submissions and the other sites. It holds distributions of the study's variables, events
 and the time in which they could happen, and how lately patients were seen: no row, no id, no date of a patient.
@@ -8,7 +8,6 @@ import tomllib
 from collections.abc import Mapping
 from datetime import date
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -18,7 +17,6 @@ from fhir_adapters.knowledge import mappings_folder
 from omop_etl.gates.definitions import Definitions
 from omop_etl.gates.relations import Relations
 
-FILE = "profile.json"
 FORMAT = 1
 NOT_KNOWN = "not known"
 _DAYS_PER_MONTH = 30.4375  # PROTOCOL.md, endpoints
@@ -80,8 +78,7 @@ def profile(relations: Relations, defined: Definitions, extracted_to: str | None
         "rows": sum(relations.rows.values()),
         "variables": variables,
         "follow_up": follow_up,
-        "recency": {"reference": day.isoformat() if day else None}
-        | _recency(alive, int(rows("dead", chosen["recency"]["dead"])[0][0]), int(chosen["late_months"])),
+        "recency": _recency(alive, int(rows("dead", chosen["recency"]["dead"])[0][0]), int(chosen["late_months"])),
     }
 
 
@@ -108,12 +105,7 @@ def late(recency: Mapping[str, Any], months: int) -> int:
     return sum(recency["histogram"][months:])
 
 
-def folder_profile(folder: Path) -> dict[str, Any] | None:
-    """The profile in a gate or submission folder; None when there is none that reads."""
-    import orjson
-
-    try:
-        found = orjson.loads((Path(folder) / FILE).read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return None
+def profile_of(verdict: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The profile in a verdict; None when there is none of this format."""
+    found = verdict.get("profile")
     return found if isinstance(found, dict) and found.get("format") == FORMAT else None

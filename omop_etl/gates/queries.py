@@ -323,8 +323,11 @@ def _plain(value: object) -> str:
 def _sheet(file: Path) -> list[dict[str, Any]]:
     import openpyxl
 
-    sheet = openpyxl.load_workbook(file, read_only=True).worksheets[0]
-    rows = list(sheet.iter_rows(values_only=True))
+    workbook = openpyxl.load_workbook(file, read_only=True)
+    try:
+        rows = list(workbook.worksheets[0].iter_rows(values_only=True))
+    finally:
+        workbook.close()
     heads = [str(cell or "") for cell in rows[0]] if rows else []
     return [dict(zip(heads, row, strict=False)) for row in rows[1:] if any(row)]
 

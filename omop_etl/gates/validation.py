@@ -3,6 +3,7 @@
 GX is imported here and takes seconds, so this module is imported by those who gate, when they gate.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import duckdb
 from omop_etl.gates.counting import Count
 from omop_etl.gates.definitions import Check
 from omop_etl.gates.duckdb_source import gx
-from omop_etl.gates.expectations import COUNTS_TABLE, ExpectViolationsWithinThresholds
+from omop_etl.gates.expectations import COUNTS_TABLE, ExpectViolationsWithinThresholds, details_of
 
 # isort: split
 from great_expectations.core.run_identifier import RunIdentifier
@@ -28,6 +29,7 @@ _SEVERITY = {
     "WARN": FailureSeverity.WARNING,
     "REPORT": FailureSeverity.INFO,
 }
+_TOLD = ("code", "title", "unit", "warn", "block", "least")
 _WORST = ("REPORT", "WARN", "BLOCK")
 _PAGES = "omop_etl.gates.data_docs"
 SITE_NAME = "gate"
@@ -75,17 +77,7 @@ def _expectation(kind: str, checks: list[Check]) -> ExpectViolationsWithinThresh
     return ExpectViolationsWithinThresholds(
         kind=kind,
         title=first.title if len(checks) == 1 else f"{first.category}: {len(checks)} checks of {first.table}",
-        checks=[
-            {
-                "code": check.code,
-                "title": check.title,
-                "unit": check.unit,
-                "warn": check.warn,
-                "block": check.block,
-                "least": check.least,
-            }
-            for check in checks
-        ],
+        checks=json.dumps([{name: getattr(check, name) for name in _TOLD} for check in checks]),
         severity=_SEVERITY[max((check.severity for check in checks), key=_WORST.index)],
         meta={
             "category": first.category,
@@ -102,7 +94,7 @@ def _verdicts(validated: Any) -> dict[str, str]:
     for result in validated.results:
         if result.exception_info and result.exception_info.get("raised_exception"):
             raise RuntimeError(f"Great Expectations could not validate {validated.suite_name}")
-        verdicts |= {code: one["verdict"] for code, one in result.result["details"].items()}
+        verdicts |= {code: one["verdict"] for code, one in details_of(result).items()}
     return verdicts
 
 

@@ -24,7 +24,6 @@ from omop_etl.gates.slices import MANIFEST, Slice, file_hash, open_slice, quoted
 from omop_etl.submission.contents import (
     CHECKS,
     FORMAT,
-    PROFILE,
     SLICE,
     SUBMISSION,
     VERDICT,
@@ -100,8 +99,6 @@ def submit(slice_: Path, gate: Path, out: Path) -> Submission:
         emptied = _copy_slice(opened, folder / SLICE)
         shutil.copyfile(Path(gate) / VERDICT, folder / VERDICT)
         shutil.copyfile(Path(gate) / CHECKS, folder / CHECKS)
-        if (Path(gate) / PROFILE).is_file():
-            shutil.copyfile(Path(gate) / PROFILE, folder / PROFILE)
         document = _document(folder, opened, verdict, emptied)
         (folder / SUBMISSION).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return Submission(

@@ -4,7 +4,6 @@ submission.json       site, number, verdict, what the slice says of itself, and 
 slice/                the CDM tables, the ledger, unmapped.csv, the manifest, side/person_link.parquet
 verdict.json          the gate's verdict, with numerator, denominator and threshold of each check
 checks.parquet        the same as a table
-profile.json          what the slice looks like: counts of the study's variables, events, recency
 """
 
 import re
@@ -43,8 +42,6 @@ from omop_etl.gates.slices import (
 FORMAT = 1
 SUBMISSION = "submission.json"
 VERDICT, CHECKS, SLICE = "verdict.json", "checks.parquet", "slice"
-# beside the verdict: counts that the centre compares (omop_etl/gates/profile.py)
-PROFILE = "profile.json"
 _SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _NUMBER_DIGITS = 16
 
@@ -89,7 +86,7 @@ def withheld() -> dict[str, list[str]]:
 def allowed_files() -> set[str]:
     """Every path that a submission may hold beside submission.json."""
     slice_files = [f"{name}.parquet" for name in slice_tables()] + [LEDGER, UNMAPPED, MANIFEST, PERSON_LINK]
-    return {f"{SLICE}/{name}" for name in slice_files} | {VERDICT, CHECKS, PROFILE}
+    return {f"{SLICE}/{name}" for name in slice_files} | {VERDICT, CHECKS}
 
 
 def number_of(hashes: dict[str, str]) -> str:

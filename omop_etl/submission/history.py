@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fhir_adapters.folders import whole_file
-from omop_etl.gates.profile import folder_profile
+from omop_etl.gates.profile import profile_of
 from omop_etl.submission.contents import Content
 
 FOLDER = "history"
@@ -23,19 +23,17 @@ _NAME = re.compile(r"(\d{8}T\d{6}Z)-([0-9a-f]+)\.json")
 
 
 def remember(intake: Path, content: Content, *, received_at: datetime | None = None) -> None:
-    """Write what is remembered of the submission that now lies in the intake, once per number; `received_at` defaults to now."""
+    """Write what is remembered of a submission that was taken in, once per number; `received_at` defaults to now."""
     folder = Path(intake).absolute().parent / FOLDER / content.site
     if any(path.name.endswith(f"-{content.number}.json") for path in folder.glob("*.json")):
         return
     folder.mkdir(parents=True, exist_ok=True)
     moment = received_at or datetime.now(UTC)
     with whole_file(folder / f"{moment:%Y%m%dT%H%M%SZ}-{content.number}.json") as path:
-        path.write_text(
-            json.dumps(record(content, moment, folder_profile(Path(intake) / content.site))) + "\n", encoding="utf-8"
-        )
+        path.write_text(json.dumps(record(content, moment)) + "\n", encoding="utf-8")
 
 
-def record(content: Content, received_at: datetime, profile: dict[str, Any] | None) -> dict[str, Any]:
+def record(content: Content, received_at: datetime) -> dict[str, Any]:
     """What is remembered of this submission."""
     verdict, manifest = content.verdict, content.slice.manifest
     checks = [check for check in verdict["checks"] if check["verdict"] != "PASS" or check.get("level") == "STUDY"]
@@ -57,7 +55,7 @@ def record(content: Content, received_at: datetime, profile: dict[str, Any] | No
         "unmapped_records": sum(manifest.get("unmapped", {}).values()),
         "quarantined": outcomes.get("quarantined", 0),
         "checks": [{key: check.get(key) for key in _KEPT} for check in checks],
-        "profile": profile,
+        "profile": profile_of(verdict),
     }
 
 

@@ -17,7 +17,7 @@ from fhir_adapters.knowledge import mappings_folder
 from omop_etl.gates import VERDICTS, read_verdict
 from omop_etl.gates.definitions import Check, Definitions, covers, definitions
 from omop_etl.gates.profile import cut_off as cut_off_of
-from omop_etl.gates.profile import folder_profile, reference
+from omop_etl.gates.profile import profile_of, reference
 from omop_etl.gates.slices import LEDGER, MANIFEST, PERSON_LINK, UNMAPPED, quoted_path, read_json
 from omop_etl.reports.quality import central as rules
 from omop_etl.reports.quality import shape
@@ -96,14 +96,15 @@ def received(intake: Path) -> list[SiteInput]:
         document = read_json(folder / SUBMISSION, "E-RECEIVE-01")
         remembered = past.get(folder.name, [])
         own = [one for one in remembered if one["number"] == document.get("number")]
+        verdict = read_verdict(folder)
         found.append(
             SiteInput(
                 site=folder.name,
                 name=_name(folder.name),
                 slice=folder / SLICE,
-                verdict=read_verdict(folder),
+                verdict=verdict,
                 manifest=read_json(folder / SLICE / MANIFEST, "E-SLICE-01"),
-                profile=folder_profile(folder),
+                profile=profile_of(verdict),
                 number=document.get("number"),
                 received_at=own[-1]["received_at"] if own else None,
                 past=remembered,
@@ -116,13 +117,14 @@ def received(intake: Path) -> list[SiteInput]:
 
 def of_gate(site: str, slice_: Path, gate: Path, past: Sequence[dict[str, Any]] = ()) -> SiteInput:
     """One hospital before it submits: its slice and its gate. Raises E-GATE-02, E-SLICE-01."""
+    verdict = read_verdict(gate)
     return SiteInput(
         site=site,
         name=_name(site),
         slice=Path(slice_),
-        verdict=read_verdict(gate),
+        verdict=verdict,
         manifest=read_json(Path(slice_) / MANIFEST, "E-SLICE-01"),
-        profile=folder_profile(gate),
+        profile=profile_of(verdict),
         past=list(past),
     )
 

@@ -201,6 +201,6 @@ def test_great_expectations_is_quiet_and_phones_nobody() -> None:
 
 def test_checks_json_is_plain(gated: tuple[Path, Path, Verdict]) -> None:
     document = json.loads((gated[1] / "verdict.json").read_text())
-    assert set(document) == {"site", "verdict", "slice_sha256", "counts", "overrides", "checks"}
+    assert set(document) == {"site", "verdict", "slice_sha256", "counts", "overrides", "profile", "checks"}
     assert len({check["code"] for check in document["checks"]}) == len(document["checks"])
     assert slices.EXTRACTED_TO.isoformat() not in (gated[1] / "verdict.json").read_text()
