@@ -187,7 +187,10 @@ def write_messages(folder: Path) -> None:
 
 
 SOURCES = {
-    "fhir_files": (write_fhir, 'path = "fhir_files"\npatient_identifier = "http://ospedale.example/mrn"'),
+    "fhir_files": (
+        write_fhir,
+        'path = "fhir_files"\nwatch = true\nstable_seconds = 0\npatient_identifier = "http://ospedale.example/mrn"',
+    ),
     "fhir_files ": (write_archive, 'path = "fhir_files /export.zip"'),
     "tables": (write_tables, 'path = "tables"\nmap = "tables/map.toml"'),
     "dicom_folder": (write_dicom, 'path = "dicom_folder"'),
@@ -219,6 +222,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SitePlace,
         except PalmaresError as error:  # a gate of so few patients may block; it says so without a value
             log.write(str(error))
         checked = check_site(site)
+        assert checked.ok, [one.error for one in checked.sources]
+        assert [bool(one.resources) for one in checked.sources] == [True] * len(SOURCES)
         log.write("\n".join(lines(checked)) + repr(checked))
     logging.getLogger().removeHandler(handler)
     yield where, log.getvalue() + json.dumps(said, default=str)
