@@ -15,6 +15,7 @@ PROVIDERS = (
     "omop_etl.conformance.requirements",
     "omop_etl.conformance.lineage",
     "omop_etl.derive.documents",
+    "omop_etl.gates.documents",
 )
 
 
