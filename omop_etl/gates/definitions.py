@@ -486,11 +486,12 @@ def explain(code: str) -> dict[str, str] | None:
 
 
 def family_title(code: str) -> str:
-    """The title of a family of generated checks, with the names of what fills it in the place of tables and columns."""
+    """The title of a family of generated checks: in capitals what differs from one to the other (TABLE.COLUMN is filled)."""
     document, _ = _documents(mappings_folder() / "quality")
     entries = [*document.get("structural", []), *document.get("generated", []), *document.get("check", [])]
     entry = next(entry for entry in entries if entry["code"] == code)
-    return re.sub(r"\{(\w+)\}", lambda found: found[1].replace("_", " "), entry["title"])
+    words = definitions().words
+    return re.sub(r"\{(\w+)\}", lambda found: words.get(found[1]) or found[1].upper().replace("_", " "), entry["title"])
 
 
 def _explained(check: Check, code: str, title: str, table: str) -> dict[str, str]:

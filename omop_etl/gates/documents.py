@@ -103,8 +103,8 @@ def _defects() -> str:
     bare = [code for code in families if not any(covers(code, defect["target"]) for defect in planted)]
     lines += ["", "Kinds that never say more than a number, and so have no defect: " + ", ".join(bare) + ".", ""]
     lines += [
-        "The rules of the centre (funnel, recency, drift, losses, lateness, duplicates) have theirs in `tests/unit/quality/test_central.py`; all check",
-        "types of OHDSI are held against SQL of their own, both numbers of every check, in `tests/conformance/test_dqd.py`.",
+        "The rules of the centre (funnel, recency, drift, losses, lateness, duplicates) have theirs in `tests/unit/quality/test_central.py`;",
+        "all check types of OHDSI are held against SQL of their own, both numbers of every check, in `tests/conformance/test_dqd.py`.",
         "",
     ]
     return "\n".join(lines)
