@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -41,17 +42,22 @@ def learnt() -> Learnt:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr("omop_etl.reports.ml.report.load", lambda study: SMALL)
+    monkeypatch.setattr(import_module("omop_etl.reports.ml.report"), "load", lambda study: SMALL)
     return SMALL
 
 
-def test_no_feature_of_the_study_is_known_only_after_the_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_feature_of_the_study_is_known_only_after_the_decision(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     found = load("palmares2")
     assert not {"end_reason", "pfs_days", "ttnt_event", "next_regimen", "treatment_days", "flags", "drugs"} & set(
         found.features
     )
-    text = '[settings]\n[models]\n[features]\nnumber = ["os_days"]\ncategory = []\n'
-    monkeypatch.setattr(settings_module.Path, "read_text", lambda *_, **__: 'outcome = "pfs"\n' + text)
+    folder = tmp_path / "studies" / "palmares2" / "reports"
+    folder.mkdir(parents=True)
+    leaking = 'outcome = "pfs"\n[settings]\n[models]\n[features]\nnumber = ["os_days"]\ncategory = []\n'
+    (folder / "ml.toml").write_text(leaking, encoding="utf-8")
+    monkeypatch.setattr(settings_module, "mappings_folder", lambda: tmp_path)
     with pytest.raises(PalmaresError, match=r"E-STUDY-03 .*os_days is known after the decision"):
         load("palmares2")
 
