@@ -55,5 +55,25 @@ class Folder:
                 for name, value in said.items():
                     old = resource.get(name)
                     resource[name] = old | value if isinstance(old, dict) and isinstance(value, dict) else value
+            if key[0] == "Patient":
+                resource |= self._of_survivor(resource)
             complete(key[0], resource)
             yield resource
+
+    def _of_survivor(self, resource: dict[str, Any]) -> dict[str, Any]:
+        """Of a file that was merged into another, what only the other one tells: it is the same person, whose records both hold."""
+        lacking = [name for name in ("birthDate", "gender") if name not in resource]
+        found: dict[str, Any] = {}
+        seen = {resource["id"]}
+        link = resource.get("link")
+        while lacking and link:
+            other = link[0]["other"]["reference"].removeprefix("Patient/")
+            elements = self._known.get(("Patient", other))
+            if elements is None or other in seen:
+                break
+            seen.add(other)
+            told = {name: said for name, (_, said) in elements.items() if said}
+            found |= {name: told[name][name] for name in lacking if name in told}
+            lacking = [name for name in lacking if name not in found]
+            link = told.get("link", {}).get("link")
+        return found

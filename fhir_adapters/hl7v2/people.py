@@ -100,6 +100,8 @@ def read_merge(reading: Reading) -> None:
             elif number != reading.number:
                 before = reading.settings.key.pseudonym("patient", number)
                 link = {"other": reading.subject(), "type": "replaced-by"}
+                # the file that stands now, whatever was said before
+                reading.told.append(Told("Patient", reading.patient, {"active": None, "link": None}))
                 reading.told.append(
                     Told("Patient", before, {"active": {"active": False}, "link": {"link": [link]}}),
                 )

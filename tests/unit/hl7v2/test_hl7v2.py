@@ -172,6 +172,29 @@ def test_merged_files_are_linked(run: Runner) -> None:
     assert "link" not in new
 
 
+def test_a_merged_file_that_was_never_seen_gets_the_birth_of_the_one_that_stands(run: Runner) -> None:
+    done = run(
+        message("PID|1||77^^^OSP^MR", "MRG|88^^^OSP^MR", kind="ADT^A40", time="20230104"),
+        message("PID|1||4711^^^OSP^MR", "MRG|77^^^OSP^MR", kind="ADT^A40", time="20230105"),
+        message("PID|1||99^^^OSP^MR", "MRG|99^^^OSP^MR~", kind="ADT^A40", time="20230105"),
+        message(PID, kind="ADT^A28", time="20220101"),
+    )
+    births = {one["id"]: one.get("birthDate") for one in done.made["Patient"]}
+    assert births == {KEY.pseudonym("patient", one): "1960-04" for one in ("77", "88", "4711")} | {
+        KEY.pseudonym("patient", "99"): None
+    }
+
+
+def test_of_two_merges_the_later_one_stands(run: Runner) -> None:
+    done = run(
+        message("PID|1||1^^^OSP^MR", "MRG|2^^^OSP^MR", kind="ADT^A40", time="20230104"),
+        message("PID|1||2^^^OSP^MR", "MRG|1^^^OSP^MR", kind="ADT^A40", time="20230105"),
+    )
+    first, second = (KEY.pseudonym("patient", one) for one in ("1", "2"))
+    links = {one["id"]: [link["other"]["reference"] for link in one.get("link", [])] for one in done.made["Patient"]}
+    assert links == {first: [f"Patient/{second}"], second: []}
+
+
 def test_a_moved_visit_belongs_to_the_other_patient(run: Runner) -> None:
     done = run(
         message("PID|1||88^^^OSP^MR", visit("V9"), time="20230101"),
