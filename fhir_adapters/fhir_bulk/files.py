@@ -64,7 +64,8 @@ def deletes(web: Web, item: Item, signed: bool) -> list[Gone]:
             bundle = _parsed(line)
             meta = bundle.get("meta") if bundle else None
             at = meta.get("lastUpdated") if isinstance(meta, dict) else None
-            for entry in (bundle or {}).get("entry") or ():
+            entries = bundle.get("entry") if bundle else None
+            for entry in entries if isinstance(entries, list) else ():
                 request = entry.get("request") if isinstance(entry, dict) else None
                 url = request.get("url") if isinstance(request, dict) and request.get("method") == "DELETE" else None
                 target = _TARGET.search(url) if isinstance(url, str) else None

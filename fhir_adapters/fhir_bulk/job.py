@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import orjson
 
 from fhir_adapters.errors import PalmaresError
+from fhir_adapters.fhir_web.searchset import next_link
 from fhir_adapters.fhir_web.web import JSON, Again, Refused, Unanswered, Web, retry_after
 
 ASYNC = {"Accept": JSON, "Prefer": "respond-async"}
@@ -109,17 +111,25 @@ def _manifest(web: Web, status: str, body: bytes) -> Manifest:
             document = web.json(
                 status, headers={"Accept": "application/json"}
             ).document  # it was cut off: once more, patiently
-        if not isinstance(document, dict) or not isinstance(document.get("transactionTime"), str):
-            raise PalmaresError("E-FHIR-04", "$export", detail="its manifest has no transactionTime")
+        if not isinstance(document, dict) or not _is_instant(document.get("transactionTime")):
+            raise PalmaresError("E-FHIR-04", "$export", detail="its manifest says no instant as its transactionTime")
         first = first or document
         for kind in ("output", "deleted", "error"):
-            items += [_item(kind, one) for one in document.get(kind) or ()]
-        link = next((one.get("url") for one in document.get("link") or () if one.get("relation") == "next"), None)
+            listed = document.get(kind)
+            items += [_item(kind, one) for one in (listed if isinstance(listed, list) else ())]
+        link = next_link(document)
         if not link:
             return Manifest(first["transactionTime"], first.get("requiresAccessToken") is not False, tuple(items))
         status = web.own(link, status)
         body = orjson.dumps(web.json(status, headers={"Accept": "application/json"}).document)
     raise PalmaresError("E-FHIR-04", "$export", detail="its manifest's pages go in a circle")
+
+
+def _is_instant(text: Any) -> bool:
+    try:
+        return isinstance(text, str) and datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _item(kind: str, one: Any) -> Item:

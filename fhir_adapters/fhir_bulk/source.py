@@ -85,6 +85,7 @@ class FhirBulk:
         }
         comparable = isinstance(state, Mapping) and state.get("of") == identity
         mark = state.get("mark") if state is not None and comparable and not full else None
+        mark = mark if isinstance(mark, str) else None
         run = {"of": identity, "full": full, "mark": mark}
         with opened(out, run) as spool:
             client = Web(self._settings, signer=sign_in.signer(self._settings))
@@ -216,10 +217,6 @@ class _Run:
             return Manifest.of_plain(held)
         longest = 3600.0 * self._settings["poll_hours"]
         manifest = wait(self._web, self._spool.notes["status"], longest=longest, told=self._told)
-        try:
-            datetime.fromisoformat(manifest.at)
-        except ValueError:
-            raise PalmaresError("E-FHIR-04", "$export", detail="its transactionTime is no instant") from None
         self._spool.note(manifest=manifest.plain())
         return manifest
 

@@ -180,7 +180,8 @@ class _Run:
         held = self._marks.get(kind)
         if self._full or not isinstance(held, Mapping) or held.get("query") != _hash(self._source.query(kind)):
             return None
-        return datetime.fromisoformat(held["mark"]) - timedelta(minutes=self._settings["overlap_minutes"])
+        mark = datetime.fromisoformat(held["mark"])
+        return mark - timedelta(minutes=self._settings["overlap_minutes"])
 
     def _fetch_all(self, types: tuple[str, ...], told: Callable[[int], None]) -> list[Fetched]:
         """Every type, several at a time; the first that failed is raised when the others are through, so that they need not be again."""

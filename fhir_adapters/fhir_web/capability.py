@@ -42,19 +42,19 @@ def capability(web: Web) -> Capability:
     if not isinstance(document, dict) or document.get("resourceType") != "CapabilityStatement":
         raise PalmaresError("E-FHIR-04", "metadata", detail="it is no CapabilityStatement")
     version = str(document.get("fhirVersion") or "")
-    if version and not version.startswith("4.0"):
+    if version and not version.startswith(("4.0", "4.3")):  # R4B differs in types that the toolkit does not map
         raise PalmaresError("E-FHIR-04", "metadata", detail="the server does not speak FHIR R4 (4.0)")
     searchable, named, histories = set(), set(), set()
     for rest in _dicts(document.get("rest")):
         if rest.get("mode") == "client":
             continue
-        whole = {one.get("code") for one in _dicts(rest.get("interaction"))}
+        whole = _codes(rest.get("interaction"))
         for resource in _dicts(rest.get("resource")):
             kind = resource.get("type")
             if not isinstance(kind, str):
                 continue
             named.add(kind)
-            ways = {one.get("code") for one in _dicts(resource.get("interaction"))}
+            ways = _codes(resource.get("interaction"))
             if "search-type" in ways or not ways:
                 searchable.add(kind)
             if "history-type" in ways or "history-system" in whole:
@@ -62,6 +62,10 @@ def capability(web: Web) -> Capability:
     software = document.get("software")
     name = str(software.get("name") or "") if isinstance(software, dict) else ""
     return Capability(frozenset(searchable) or None, frozenset(named) or None, frozenset(histories), version, name[:80])
+
+
+def _codes(value: Any) -> set[str]:
+    return {code for one in _dicts(value) if isinstance(code := one.get("code"), str)}
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:

@@ -193,7 +193,8 @@ class _Token:
         if not self._url or not self._scope:
             discovered = self._discover()
             self._url = self._url or str(discovered.get("token_endpoint") or "")
-            version2 = "permission-v2" in (discovered.get("capabilities") or ())
+            capabilities = discovered.get("capabilities")
+            version2 = isinstance(capabilities, list) and "permission-v2" in capabilities
             self._scope = self._scope or ("system/*.rs" if version2 else "system/*.read")
         if not self._url:
             raise PalmaresError(
