@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -88,6 +89,11 @@ def _value(kind: str, name: str, setting: Setting, text: str) -> Any:
             return setting.type(text)
         except ValueError:
             raise PalmaresError("E-SRC-02", kind, detail=f"{name} is no number") from None
+    if setting.type is date:
+        try:
+            return date.fromisoformat(text)
+        except ValueError:
+            raise PalmaresError("E-SRC-02", kind, detail=f"{name} is no date as YYYY-MM-DD") from None
     if setting.type is list:
         return [one for one in text.split("+") if one]
     return text
@@ -166,7 +172,7 @@ def _line(name: str, setting: Setting, given: Mapping[str, Any]) -> str:
 
 
 def _empty(setting: Setting) -> Any:
-    return {bool: False, int: 0, float: 0.0, list: [], dict: {}}.get(setting.type, "")
+    return {bool: False, int: 0, float: 0.0, list: [], dict: {}, date: date(2016, 1, 1)}.get(setting.type, "")
 
 
 def _quoted(value: Any) -> str:
@@ -177,6 +183,8 @@ def _quoted(value: Any) -> str:
             if value
             else "{}"
         )
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, Path):
         value = str(value)
     return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
