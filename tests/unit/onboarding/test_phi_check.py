@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fhir_adapters.errors import PalmaresError
-from omop_etl.onboarding import Known, phi_check, read_known, write_known
+from omop_etl.onboarding import Known, hold_back, phi_check, read_known, write_known
 from omop_etl.onboarding.searching import Identifiers
 
 KNOWN = [
@@ -255,3 +255,21 @@ def test_lists_that_are_none(tmp_path: Path, text: str) -> None:
         read_known(path)
     assert caught.value.code == "E-PHI-02"
     assert "Rossi" not in str(caught.value)
+
+
+def test_submit_holds_back_what_identifies(tmp_path: Path) -> None:
+    slice_, gate = tmp_path / "slice", tmp_path / "gate"
+    (slice_ / "side").mkdir(parents=True)
+    gate.mkdir()
+    known = tmp_path / "known.csv"
+    write_known(KNOWN, known)
+    (slice_ / "unmapped.csv").write_text("site,source_code\nprova,718-7\n")
+    (slice_ / "side" / "trace.parquet").write_bytes(parquet(pa.table({"resource_id": [PLAIN]})))  # it does not leave
+    hold_back(slice_, gate, known, "prova")
+    (slice_ / "unmapped.csv").write_text(f"site,source_code\nprova,{PLAIN}\n")
+    (slice_ / "side" / "person_link.parquet").write_bytes(parquet(pa.table({"linkage_token": ["ZCCMRA47A41F205J"]})))
+    with pytest.raises(PalmaresError) as caught:
+        hold_back(slice_, gate, known, "prova")
+    assert caught.value.code == "E-PHI-01" and caught.value.exit_code == 5
+    assert "unmapped.csv source_code name" in str(caught.value) and "codice-fiscale" in str(caught.value)
+    assert "zucc" not in str(caught.value).lower() and "zccmra" not in str(caught.value).lower()
