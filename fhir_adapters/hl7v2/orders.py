@@ -1,4 +1,4 @@
-"""ORC with OBR → ServiceRequest; with RXO or RXE → MedicationRequest; RXA → MedicationAdministration."""
+"""ORC with OBR → ServiceRequest; with RXO or RXE → MedicationRequest; RXA → MedicationAdministration; RXD → MedicationDispense."""
 
 import re
 from collections.abc import Iterator
@@ -53,6 +53,8 @@ def read_orders(reading: Reading) -> None:
             _service_request(reading, order, asked, key)
         for place, given in enumerate(one for one in order.parts if one.name == "RXA"):
             _administration(reading, order, given, key, place)
+        for place, handed in enumerate(one for one in order.parts if one.name == "RXD"):
+            _dispense(reading, order, handed, key, place)
 
 
 def _statuses(reading: Reading, common: Segment) -> tuple[str, str]:
@@ -197,6 +199,34 @@ def _administration(reading: Reading, order: Order, given: Segment, key: list[st
         dosage["dose"] = reading.quantity(_value(amount), reading.unit(given, 7))
     if dosage.get("dose"):
         resource["dosage"] = dosage
+    reading.made.append(resource)
+
+
+def _dispense(reading: Reading, order: Order, handed: Segment, key: list[str], place: int) -> None:
+    """What the hospital's pharmacy handed over: how tablets are given to patients who take them at home."""
+    codings = reading.codings(handed, 2)
+    when = reading.time(handed, 3)
+    if not codings or not when:
+        return
+    named = key or [reading.number, codings[0]["code"]]
+    resource = reading.start(
+        "MedicationDispense", reading.pseudonym("dispense", *named, handed.value(1) or str(place), when)
+    )
+    resource |= {
+        "status": "completed",
+        "medicationCodeableConcept": {"coding": codings},
+        "subject": reading.subject(),
+    }
+    if reading.visit:
+        resource["context"] = {"reference": f"Encounter/{reading.visit}"}
+    amount = handed.value(4)
+    if _NUMBER.fullmatch(amount):
+        resource["quantity"] = reading.quantity(_value(amount), reading.unit(handed, 5))
+    elif amount:
+        reading.wrong(handed, 4, "H-NUMBER")
+    resource["whenHandedOver"] = when
+    if route := _route(reading, order):
+        resource["dosageInstruction"] = [{"route": {"coding": route}}]
     reading.made.append(resource)
 
 

@@ -137,7 +137,7 @@ def shown_segment(name: str) -> str:
     return name if name in _SHOWN else "segment"
 
 
-_SHOWN = frozenset("MSH EVN PID PV1 MRG ORC OBR OBX SPM RXO RXE RXA RXR TQ1 DG1".split())  # noqa: SIM905
+_SHOWN = frozenset("MSH EVN PID PV1 MRG ORC OBR OBX SPM RXO RXE RXA RXD RXR TQ1 DG1".split())  # noqa: SIM905
 
 
 def read(text: str, settings: Settings) -> Reading:

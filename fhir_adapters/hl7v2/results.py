@@ -18,6 +18,7 @@ _ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 _INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
 _TEXT_TYPES = frozenset(["ST", "TX", "FT", "IS", "ID", "CF", ""])
 _CODED_TYPES = frozenset(["CE", "CWE", "CNE", "CF"])
+_STATUS_OF_ALL = frozenset(["F", "P", "C", "X"])  # codes that mean the same of a report (OBR-25) and of a result
 _TIME_TYPES = frozenset(["DT", "TS", "DTM"])
 
 
@@ -84,7 +85,10 @@ def _read_group(reading: Reading, group: Group, number: int, places: Counter[str
     section = order.value(24).upper() if order else ""
     made = []
     for segment in group.results:
-        for resource in _observations(reading, segment, [*key, code], taken, section, places):
+        # a result without a status has its report's, where that says the same of results
+        status = segment.value(11).upper() or (order.value(25).upper() if order else "")
+        status = status if segment.value(11) or status in _STATUS_OF_ALL else ""
+        for resource in _observations(reading, segment, [*key, code], taken, section, places, status):
             if specimen:
                 resource["specimen"] = {"reference": f"Specimen/{specimen}"}
             reading.made.append(resource)
@@ -149,10 +153,16 @@ def _report(
 
 
 def _observations(
-    reading: Reading, segment: Segment, key: list[str], taken: str | None, section: str, places: Counter[str]
+    reading: Reading,
+    segment: Segment,
+    key: list[str],
+    taken: str | None,
+    section: str,
+    places: Counter[str],
+    said: str,
 ) -> Iterator[dict[str, Any]]:
     """An Observation per value of an OBX."""
-    status, rank = tables()["result"].get(segment.value(11).upper(), ("unknown", "0"))
+    status, rank = tables()["result"].get(said, ("unknown", "0"))
     if not status:
         return
     codings = reading.codings(segment, 3)

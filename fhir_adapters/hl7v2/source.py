@@ -76,6 +76,7 @@ class Hl7v2:
             "ServiceRequest",
             "MedicationRequest",
             "MedicationAdministration",
+            "MedicationDispense",
         }
     )
     needs_key: ClassVar[bool] = True

@@ -501,6 +501,24 @@ def test_what_was_given(run: Runner, answer: str, status: str) -> None:
     assert made["dosage"]["dose"]["code"] == "mg"
 
 
+def test_what_the_pharmacy_handed_over(run: Runner) -> None:
+    done = run(message(PID, "ORC|RE|RX1", "RXD|1|L01EF01^PALBOCICLIB^ATC|20230105|21|cpr", kind="RDS^O13"))
+    made = done.one("MedicationDispense")
+    assert (made["status"], made["whenHandedOver"]) == ("completed", "2023-01-05")
+    assert (made["quantity"]["value"], made["quantity"]["code"]) == (21, "{tbl}")
+    assert done.report == []
+
+
+@pytest.mark.parametrize(
+    ("of_report", "status"), [("F", "final"), ("C", "corrected"), ("A", "unknown"), ("", "unknown")]
+)
+def test_a_result_without_a_status_has_its_reports(run: Runner, of_report: str, status: str) -> None:
+    order = "OBR|1|P1|F1|58410-2^E^LN" + "|" * 21 + of_report
+    assert (
+        run(message(PID, order, "OBX|1|NM|718-7^Hb^LN||9|g/dL", kind="ORU^R01")).one("Observation")["status"] == status
+    )
+
+
 # --- files, frames, separators, character sets -----------------------------------------------------------------------------
 
 TWO = [message(PID, visit("V1")), message(PID.replace("4711", "4712"), visit("V2"), time="20230106")]
