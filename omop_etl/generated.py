@@ -16,6 +16,7 @@ PROVIDERS = (
     "omop_etl.conformance.lineage",
     "omop_etl.derive.documents",
     "omop_etl.gates.documents",
+    "omop_etl.synthetic.not_carried_page",
 )
 
 
