@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,7 +13,7 @@ from fhir_adapters.dicom.scan import BATCH, Batch, Zip, scan, scan_zip
 from fhir_adapters.dicom.values import Instance
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.outcomes import item_name
-from fhir_adapters.processes import in_order, processors
+from fhir_adapters.processes import in_order, processors, uncollected
 
 if TYPE_CHECKING:
     from fhir_adapters.pseudonyms import SiteKey
@@ -70,7 +71,8 @@ class DicomFolder:
         if all(one in _NO_DICOM for one in found):
             raise PalmaresError("E-SRC-04", self.kind, count=len(files), detail="none of its files is DICOM")
         read = Read(items, found, left_out, sum(size for _, _, size in files))
-        return write(self.kind, read, out, zone=self._zone, instances=self._instances)
+        with uncollected():
+            return write(self.kind, read, out, zone=self._zone, instances=self._instances)
 
     def _read(self, paths: Sequence[str], progress: Progress | None) -> tuple[list[Instance | str], Counter[str]]:
         batches = [
@@ -79,11 +81,13 @@ class DicomFolder:
         found: list[Instance | str] = []
         left_out: Counter[str] = Counter()
         # a worker takes as long to start as some thousand headers to read
-        for done in in_order(scan, batches, jobs=min(self._jobs, len(batches) // 8), subject=self.kind):
-            found += done.found
-            left_out += done.left_out
-            if progress:
-                progress(len(done.found))
+        jobs = min(self._jobs, len(batches) // 8)
+        with uncollected() if jobs > 1 else nullcontext():
+            for done in in_order(scan, batches, jobs=jobs, subject=self.kind):
+                found += done.found
+                left_out += done.left_out
+                if progress:
+                    progress(len(done.found))
         return found, left_out
 
 

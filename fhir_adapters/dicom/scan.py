@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fhir_adapters import allow_list
 from fhir_adapters.dicom.headers import Header, key, read_dataset, read_header, read_stream
 from fhir_adapters.dicom.values import Instance, Reader
+from fhir_adapters.processes import uncollected
 from fhir_adapters.pseudonyms import SiteKey
 
 if TYPE_CHECKING:
@@ -54,9 +55,11 @@ def scan(batch: Batch) -> Scan:
     """Read a batch. What it returns holds no identifier, so nothing else needs the key."""
     reader = Reader(allow_list.dicom(), *batch[1:])
     found: list[Instance | str] = []
-    for path in batch.paths:
-        header = read_header(path, reader.wanted)
-        found.append(header if isinstance(header, str) else instance_of(header, reader, partial(read_dataset, path)))
+    with uncollected():
+        for path in batch.paths:
+            header = read_header(path, reader.wanted)
+            whole = partial(read_dataset, path)
+            found.append(header if isinstance(header, str) else instance_of(header, reader, whole))
     return Scan(found, reader.left_out)
 
 
