@@ -64,6 +64,11 @@ CREATE OR REPLACE MACRO side_of(extensions) AS list_filter(
     extensions, lambda e: e.url = 'http://hl7.org/fhir/us/mcode/StructureDefinition/mcode-laterality-qualifier'
 )[1].valueCodeableConcept.coding;
 
+-- what the worklist may repeat of a code or a system: what is too long for one, or spaced as none is, may be anything
+CREATE OR REPLACE MACRO shown_code(text) AS CASE
+    WHEN strlen(text) <= 50 AND NOT regexp_matches(text, '[[:cntrl:]]|^\s|\s$|\s\s') THEN text ELSE '' END;
+CREATE OR REPLACE MACRO shown_system(text) AS CASE WHEN strlen(text) <= 255 AND NOT regexp_matches(text, '\s') THEN text ELSE '' END;
+
 -- values
 CREATE OR REPLACE MACRO boolean_concept(value) AS boolean_value(value::VARCHAR);
 CREATE OR REPLACE MACRO number_text(value) AS regexp_replace(value::VARCHAR, '\.0$', '');

@@ -79,7 +79,7 @@ def counted(connection: duckdb.DuckDBPyConnection, folder: Path, site: str, loca
     rows = connection.execute(
         "SELECT vocabulary_id, source_system, source_code, min(source_name), name, sum(records)::BIGINT AS records, reason "
         "FROM tally WHERE what = 'unmapped' GROUP BY ALL UNION ALL "
-        "SELECT NULL, '', country_source_value, NULL, 'location.country_concept_id', count(*), 'not-in-code-set' "
+        "SELECT NULL, '', shown_code(country_source_value), NULL, 'location.country_concept_id', count(*), 'not-in-code-set' "
         f"FROM {locations} WHERE country_source_value IS NOT NULL AND country_concept(country_source_value) IS NULL GROUP BY ALL "
         "ORDER BY records DESC, name, source_system, source_code"
     ).fetchall()
@@ -198,15 +198,15 @@ def _unmapped() -> str:
         ),
     ]
     fixed = [
-        f"SELECT {whose}::BIGINT AS person, NULL AS vocabulary_id, '' AS source_system, {column} AS source_code, NULL AS source_name, "
+        f"SELECT {whose}::BIGINT AS person, NULL AS vocabulary_id, '' AS source_system, shown_code({column}) AS source_code, NULL AS source_name, "
         f"'{field}' AS name, count(*) AS records, 'not-in-code-set' AS reason FROM {relation} WHERE {column} IS NOT NULL AND {which} "
         "GROUP BY ALL"
         for field, relation, whose, column, which in sets
     ]
     return (
         "SELECT person, 'unmapped' AS what, name, vocabulary_id, source_system, source_code, source_name, reason, records FROM ("
-        "SELECT e.person_id AS person, c.source_vocabulary_id AS vocabulary_id, coalesce(c.system, '') AS source_system, "
-        "coalesce(c.code, '') AS source_code, "
+        "SELECT e.person_id AS person, c.source_vocabulary_id AS vocabulary_id, coalesce(shown_system(c.system), '') AS source_system, "
+        "coalesce(shown_code(c.code), '') AS source_code, "
         # a display of a code system that nobody knows may be anything
         "min(CASE WHEN c.source_vocabulary_id IS NOT NULL THEN c.display END) AS source_name, f.cdm_field AS name, "
         f"sum(e.records)::BIGINT AS records, coalesce(c.reason, 'no-code') AS reason FROM ({' UNION ALL '.join(parts)}) e "
