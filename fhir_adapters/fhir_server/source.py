@@ -12,14 +12,14 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fhir_adapters.base import Extraction, Progress, Setting, adapter
 from fhir_adapters.errors import PalmaresError
-from fhir_adapters.fhir_server.paging import Fetched, Pager, Query, deletes, parameters_of, stamp
+from fhir_adapters.fhir_server.paging import Fetched, Pager, deletes, stamp
+from fhir_adapters.fhir_server.plan import Handfuls, Search, known_patients, of_patient, query_of, searches
 from fhir_adapters.fhir_web import gathered, sign_in, web
 from fhir_adapters.fhir_web.capability import Capability, capability
 from fhir_adapters.fhir_web.gathered import Sieve, mapped_types, whole_extraction
@@ -49,6 +49,8 @@ class FhirServer:
         **gathered.SETTINGS,
         "search": Setting(dict, 'search parameters per type, e.g. Observation = "category=laboratory"', {}),
         "include": Setting(dict, '_include per type, e.g. MedicationRequest = ["MedicationRequest:medication"]', {}),
+        "by_patient": Setting(bool, "ask patient by patient, for those whom search.Patient finds", False),
+        "patients_at_once": Setting(int, "patients a search, with by_patient", 20),
         "page": Setting(int, "resources a page", 250),
         "sort": Setting(str, "_sort of the searches, where a server pages more steadily with one, e.g. _id", ""),
         "overlap_minutes": Setting(int, "how far an increment reaches back before the last run's beginning", 15),
@@ -99,20 +101,33 @@ class FhirServer:
         """What the server says of its patients, as (kind, value): for the hospital's own list, which never leaves."""
         client = Web(self._settings, signer=sign_in.signer(self._settings))
         try:
-            for kind in capability(client).chosen(self._settings["types"], mapped_types()):
-                for resource in resources_of(client, self.query(kind).address(client.base)):
+            types = capability(client).chosen(self._settings["types"], mapped_types())
+            patients = None
+            if self._settings["by_patient"]:
+                patients = Handfuls(self.patients(client), None, 1000)
+            for search in searches(self._settings, types, lambda _: None, patients):
+                for resource in resources_of(client, search.query.address(client.base)):
                     yield from of_resource(resource)
         finally:
             client.close()
 
     def _query_settings(self) -> dict[str, Any]:
-        names = ("types", "search", "include", "page", "sort", "overlap_minutes", "check_counts", "deletes")
+        names = (
+            "types",
+            "search",
+            "include",
+            "page",
+            "sort",
+            "overlap_minutes",
+            "check_counts",
+            "deletes",
+            "by_patient",
+        )
         return {name: self._settings[name] for name in names}
 
-    def query(self, kind: str) -> Query:
-        """The search of a type, without bounds."""
-        parameters = parameters_of(self._settings["search"].get(kind, ""), self._settings["include"].get(kind, []))
-        return Query(kind, parameters, page=self._settings["page"], sort=self._settings["sort"])
+    def patients(self, client: Web) -> dict[str, str]:
+        """The patients whom the site's search finds, each with her pseudonym; record numbers are learned."""
+        return learn_patients(client, self._sieve, query_of(self._settings, "Patient").address(client.base))
 
 
 class _Run:
@@ -140,12 +155,18 @@ class _Run:
             # before the first search: what is updated from now on belongs to the next run
             self._spool.note(mark=stamp(self._web.mark()))
         mark: str = self._spool.notes["mark"]
-        if self._sieve.learns:
+        patients = None
+        if self._settings["by_patient"]:
+            patients = self._handfuls(known)
+        elif self._sieve.learns:
             learn_patients(self._web, self._sieve)
-        came = self._fetch_all(types, told)
-        whole = [one.resource_type for one in came if self._since(one.resource_type) is None or not one.increments]
+        came = self._fetch_all(list(searches(self._settings, types, self._since, patients)), told)
+        parts = {kind: [one for one in came if one.resource_type == kind] for kind in types}
+        whole = [
+            kind for kind, of in parts.items() if self._since(kind) is None or not all(one.increments for one in of)
+        ]
         gone, by_history = self._deletes(said, [one for one in types if one not in whole])
-        remembered = {one: {"mark": mark, "query": _hash(self._source.query(one))} for one in types}
+        remembered = {one: {"mark": mark, "query": self._hash(one)} for one in types}
         return whole_extraction(
             out,
             self._spool,
@@ -166,7 +187,7 @@ class _Run:
                     "fhir_version": said.version,
                     "clock_ahead_seconds": self._web.ahead and round(self._web.ahead, 1),
                 },
-                "types": {one.resource_type: _told(one) for one in came},
+                "types": {kind: _told(of) for kind, of in parts.items()},
                 "deletes_by": {
                     one: "compare" if one in whole else "history" if one in by_history else "none" for one in types
                 },
@@ -178,22 +199,37 @@ class _Run:
     def _since(self, kind: str) -> datetime | None:
         """From when a type is read; None: from the beginning."""
         held = self._marks.get(kind)
-        if self._full or not isinstance(held, Mapping) or held.get("query") != _hash(self._source.query(kind)):
+        if self._full or not isinstance(held, Mapping) or held.get("query") != self._hash(kind):
             return None
         mark = datetime.fromisoformat(held["mark"])
         return mark - timedelta(minutes=self._settings["overlap_minutes"])
 
-    def _fetch_all(self, types: tuple[str, ...], told: Callable[[int], None]) -> list[Fetched]:
-        """Every type, several at a time; the first that failed is raised when the others are through, so that they need not be again."""
+    def _hash(self, kind: str) -> str:
+        """A type's filter as a hash: a site may have written anything into it."""
+        filters = [query_of(self._settings, kind).parameters, self._settings["by_patient"] and of_patient(kind)]
+        if self._settings["by_patient"]:
+            filters.append(query_of(self._settings, "Patient").parameters)
+        return hashlib.sha256(json.dumps([kind, filters]).encode()).hexdigest()[:16]
+
+    def _handfuls(self, known: Path | None) -> Handfuls:
+        """The patients of this run; how many handfuls there are is settled once, for a run that goes on with this spool too."""
+        found = self._source.patients(self._web)
+        if "handfuls" not in self._spool.notes:
+            self._spool.note(handfuls=-(-len(found) // self._settings["patients_at_once"]))
+        return Handfuls(found, known_patients(known), self._spool.notes["handfuls"])
+
+    def _fetch_all(self, planned: list[Search], told: Callable[[int], None]) -> list[Fetched]:
+        """Every search, several at a time; the first that failed is raised when the others are through: they need not be again."""
         parallel = self._settings["parallel"]
         with ThreadPoolExecutor(parallel, "page") as ahead, ThreadPoolExecutor(parallel, "type") as workers:
 
-            def one(kind: str) -> Fetched:
-                query = replace(self._source.query(kind), since=self._since(kind))
-                pager = Pager(self._web, query, self._spool.strand(kind), self._sieve.one(), ahead, told)
+            def one(search: Search) -> Fetched:
+                pager = Pager(
+                    self._web, search.query, self._spool.strand(search.strand), self._sieve.one(), ahead, told
+                )
                 return pager.fetch(check=self._settings["check_counts"])
 
-            futures = [workers.submit(one, kind) for kind in types]
+            futures = [workers.submit(one, search) for search in planned]
             errors = [error for future in futures if (error := future.exception()) is not None]
             if errors:
                 raise errors[0]
@@ -212,7 +248,9 @@ class _Run:
                 continue
             try:
                 told = deletes(self._web, kind, since, self._settings["page"])
-            except Refused:
+            except PalmaresError as error:
+                if not isinstance(error, Refused) and error.code != "E-FHIR-02":
+                    raise
                 continue  # it says that it keeps one and does not: the manifest tells that deletes of this type did not come
             asked.add(kind)
             found += [
@@ -233,6 +271,8 @@ def _check(settings: Mapping[str, Any]) -> None:
         raise PalmaresError("E-SRC-02", "include", detail="it is no table of lists")
     if settings["deletes"] not in _DELETES:
         raise PalmaresError("E-SRC-02", "deletes", detail=f"it is none of {', '.join(_DELETES)}")
+    if not 1 <= settings["patients_at_once"] <= 1000:
+        raise PalmaresError("E-SRC-02", "patients_at_once", detail="it is none of 1 to 1000")
     if not 1 <= settings["page"] <= 10_000:
         raise PalmaresError("E-SRC-02", "page", detail="it is none of 1 to 10000")
     if settings["overlap_minutes"] < 0:
@@ -242,21 +282,17 @@ def _check(settings: Mapping[str, Any]) -> None:
     web.check(settings)
 
 
-def _hash(query: Query) -> str:
-    """A filter as a hash: a site may have written anything into it."""
-    return hashlib.sha256(json.dumps([query.resource_type, query.parameters]).encode()).hexdigest()[:16]
-
-
-def _told(one: Fetched) -> dict[str, Any]:
-    """A type for the manifest."""
+def _told(parts: list[Fetched]) -> dict[str, Any]:
+    """A type for the manifest: the sums of its searches. `counted` is null where the server cannot count."""
+    counts = [one.counted for one in parts]
     return {
-        "pages": one.pages,
-        "matches": one.matches,
-        "different": one.different,
-        "counted": one.counted,
-        "mended": one.mended,
-        "restarts": one.restarts,
-        "increments": one.increments,
+        "pages": sum(one.pages for one in parts),
+        "matches": sum(one.matches for one in parts),
+        "different": sum(one.different for one in parts),
+        "counted": None if None in counts else sum(one or 0 for one in counts),
+        "mended": any(one.mended for one in parts),
+        "restarts": sum(one.restarts for one in parts),
+        "increments": all(one.increments for one in parts),
     }
 
 

@@ -7,6 +7,7 @@ from fhir_adapters.errors import PalmaresError
 from fhir_adapters.fhir_web.gathered import Sieve
 from fhir_adapters.fhir_web.issues import issues, words
 from fhir_adapters.fhir_web.web import Refused, Web
+from fhir_adapters.landing.rules import id_text
 
 
 def entries_of(bundle: Any, resource_type: str) -> Iterator[dict[str, Any]]:
@@ -45,14 +46,20 @@ def count(web: Web, address: str) -> int | None:
     return total if isinstance(total, int) and not isinstance(total, bool) and total >= 0 else None
 
 
-def learn_patients(web: Web, sieve: Sieve) -> None:
-    """The record number of every patient, before anything that refers to one: in an increment most patients do not come.
+def learn_patients(web: Web, sieve: Sieve, address: str = "") -> dict[str, str]:
+    """Every patient's pseudonym by the server's id, record numbers learned before: in an increment most patients do not come.
 
     Raises Refused where patients cannot be searched.
     """
-    for resource in resources_of(web, f"{web.base}/Patient?_elements=identifier&_count=1000"):
-        if resource.get("resourceType") == "Patient":
+    address = address or f"{web.base}/Patient?_count=1000"
+    one = sieve.one()
+    found: dict[str, str] = {}
+    for resource in resources_of(web, f"{address}&_elements=identifier"):
+        identifier = id_text(resource.get("id"))
+        if resource.get("resourceType") == "Patient" and identifier is not None:
             sieve.learn(resource)
+            found[identifier] = one.pseudonym("Patient", identifier)
+    return found
 
 
 def resources_of(web: Web, address: str) -> Iterator[dict[str, Any]]:

@@ -486,6 +486,41 @@ def test_record_numbers_make_the_pseudonyms(server: Server, tmp_path: Path) -> N
     assert f'"Patient/{KEY.pseudonym("patient", "MRN-3")}"'.encode() in b"".join(came)
 
 
+def test_patient_by_patient(tmp_path: Path) -> None:
+    with medplum(history=False) as server, Faults(server.port) as proxy:
+        server.load(records(24))
+        given = settings(proxy.url, by_patient=True, patients_at_once=6, search={"Patient": "birthdate=1961-02-03"})
+        first = extract(tmp_path / "1", given)
+        assert landed(tmp_path / "1", tmp_path / "landed") == expected(server.holds(*TYPES))
+        assert first.more["types"]["Observation"]["counted"] == 120
+        asked = [path for _, path, _ in proxy.requests if path.startswith("/fhir/Observation?")]
+        assert asked and all("patient=" in path for path in asked)
+        late = [one for one in records(26) if one["id"] in ("p25", "c25", "r25") or one["id"].startswith("o25")]
+        for one in late[1:]:
+            one["meta"]["lastUpdated"] = "2019-01-01T00:00:00.000Z"  # her past: older than the last run
+        del late[0]["meta"]
+        changed_one = next(one for one in records(24) if one["id"] == "o3-1")
+        del changed_one["meta"]
+        server.load([*late, changed_one])
+        second = extract(tmp_path / "2", given, previous=tmp_path / "1")
+        assert second.resources == {"Condition": 1, "MedicationRequest": 1, "Observation": 6, "Patient": 1}
+        now = expected(server.holds(*TYPES))
+        assert landed(tmp_path / "2", tmp_path / "landed", previous=tmp_path / "landed") == now
+        holds_nothing_of(tmp_path, *LEAKS)
+
+
+def test_patient_by_patient_goes_on_where_it_stood(server: Server, proxy: Faults, tmp_path: Path) -> None:
+    fault = proxy.add(r"/Observation\?", after=9, times=999, drop=0.0)
+    given = settings(proxy.url, by_patient=True, patients_at_once=6, tries=1, parallel=1)
+    with pytest.raises(PalmaresError, match="E-FHIR-01"):
+        extract(tmp_path / "out", given)
+    fault.times = 0
+    proxy.requests.clear()
+    extract(tmp_path / "out", given)
+    assert not proxy.asked(r"/Condition\?")
+    all_there(tmp_path / "out", server)
+
+
 def test_outcomes_and_what_the_hospital_may_know(server: Server, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
