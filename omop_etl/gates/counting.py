@@ -45,6 +45,7 @@ class Counter:
         self._relations = relations
         self._definitions = definitions
         self._checks = definitions.at(place)
+        self._numbers: dict[str, int] = {}
 
     def count(
         self, progress: Callable[[str], None] = lambda _: None, checks: Iterable[Check] | None = None
@@ -184,12 +185,18 @@ class Counter:
         }
 
     def _by_query(self, table: str, checks: list[Check]) -> dict[str, Count]:
+        """Two numbers per check, a query each; many checks look at the same persons, who are counted once."""
         found = {}
         for check in checks:
-            denominator = int(self._one(check.denominator)[0] or 0)
-            numerator = self._one(check.numerator or f"SELECT count(*) FROM ({check.violated})")[0]
-            found[check.code] = Count(check, int(numerator or 0), denominator)
+            numerator = check.numerator or f"SELECT count(*) FROM ({check.violated})"
+            numbers = [self._number(sql) for sql in (numerator, check.denominator)]
+            found[check.code] = Count(check, *numbers)
         return found
+
+    def _number(self, sql: str) -> int:
+        if sql not in self._numbers:
+            self._numbers[sql] = int(self._one(sql)[0] or 0)
+        return self._numbers[sql]
 
     # -------------------------------------------------------------- rejected rows
 

@@ -33,6 +33,7 @@ _TOLD = ("code", "title", "unit", "warn", "block", "least")
 _WORST = ("REPORT", "WARN", "BLOCK")
 _PAGES = "omop_etl.gates.data_docs"
 SITE_NAME = "gate"
+_WHOLE = "whole"
 
 
 def write_counts(connection: duckdb.DuckDBPyConnection, counts: Sequence[Count]) -> None:
@@ -49,19 +50,26 @@ def validate(database: Path, counts: Sequence[Count], docs: Path, *, site: str) 
     Builds the Data Docs into `docs`. They hold counts and the words of checks.toml, nothing of the slice.
     """
     context = _context(docs)
-    source = context.data_sources.add_or_update_duckdb(name=site, connection_string=f"duckdb:///{database}")
+    tables = list(dict.fromkeys(count.check.table for count in counts))
+    # all assets at once: each one added by itself would write the whole configuration anew
+    assets = [
+        {"name": table, "type": "table", "table_name": table, "batch_definitions": [{"name": _WHOLE}]}
+        for table in tables
+    ]
+    source = context.data_sources.add_or_update_duckdb(
+        name=site, connection_string=f"duckdb:///{database}", assets=assets
+    )
     run = RunIdentifier(run_name=SITE_NAME)
     verdicts: dict[str, str] = {}
     try:
-        for table in dict.fromkeys(count.check.table for count in counts):
+        for table in tables:
             suite = gx.ExpectationSuite(name=table)
-            own = [count.check for count in counts if count.check.table == table]
             kinds: dict[str, list[Check]] = {}
-            for check in own:
-                kinds.setdefault(check.family, []).append(check)
+            for count in counts:
+                if count.check.table == table:
+                    kinds.setdefault(count.check.family, []).append(count.check)
             suite.expectations = [_expectation(kind, checks) for kind, checks in kinds.items()]
-            asset = source.add_table_asset(name=table, table_name=table)
-            whole = asset.add_batch_definition_whole_table("whole")
+            whole = source.get_asset(table).get_batch_definition(_WHOLE)
             definition = gx.ValidationDefinition(name=table, data=whole, suite=context.suites.add(suite))
             validated = context.validation_definitions.add(definition).run(result_format="BASIC", run_id=run)
             verdicts |= _verdicts(validated)

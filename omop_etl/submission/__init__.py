@@ -144,7 +144,7 @@ def receive(submission: Path, intake: Path) -> Receipt:
 
 
 def _codes(checks: list[dict[str, Any]], most: int = 3) -> str:
-    codes = [str(check["code"]) for check in checks]
+    codes = [f"{check['code']} ({check['numerator']} {check['unit']})" for check in checks]
     return ", ".join(codes[:most]) + (f" and {len(codes) - most} more" if len(codes) > most else "")
 
 
