@@ -190,7 +190,8 @@ SELECT
     s.range_low,
     s.range_high,
     left(s.interpretation, 50) AS qualifier_source_value,
-    r.focus_key
+    -- unless both are about another record, a part belongs to its observation, where that has a row (the share of a variant's alleles)
+    coalesce(r.focus_key, r.key) AS focus_key
 FROM stage_observation_component s
 JOIN included r ON r.key = s.key AND r.has_components
 LEFT JOIN chosen_component_code c ON c.list_key = s.code_key

@@ -75,17 +75,17 @@ SELECT
 FROM death_told
 GROUP BY person_id
 """
-# what an observation is about, where that is a record of ours: the resource's own row, not one of its details. That it is one
-# of the same person the SELECTs of mappings/omop see to
+# what an observation is about, where that is a record of ours: the resource's own row, which has the resource's hash, and none of its
+# details or parts. That it is one of the same person the SELECTs of mappings/omop see to
 _FOCUS = """
 CREATE TABLE focus_event AS
 SELECT
     key,
     any_value(person_id) AS person_id,
-    arg_min(row_id, (hash <> key, cdm_table, hash)) AS event_id,
-    arg_min(event_field(cdm_table), (hash <> key, cdm_table, hash)) AS field_concept_id
+    arg_min(row_id, cdm_table) AS event_id,
+    arg_min(event_field(cdm_table), cdm_table) AS field_concept_id
 FROM event
-WHERE event_field(cdm_table) IS NOT NULL AND key IN (SELECT focus_key FROM event WHERE focus_key IS NOT NULL)
+WHERE hash = key AND event_field(cdm_table) IS NOT NULL AND key IN (SELECT focus_key FROM event WHERE focus_key IS NOT NULL)
 GROUP BY key
 """
 # the row that a measurement on an image became, and the image; a feature without one of them is a loss that is counted

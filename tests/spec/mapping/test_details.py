@@ -230,3 +230,40 @@ def test_mcode_profiles_with_their_modifiers_tied_to_the_condition(tmp_path: Pat
             assert float(value) in (row["value_as_number"], row["value_as_concept_id"]), name
         if table == "measurement":
             assert tied_to(row, table) == ties[tie], name
+
+
+def variant(identity: str, frequency: float, **more: Any) -> dict[str, Any]:
+    """mCODE's GenomicVariant: present, in which share of the alleles."""
+    one = resource("Observation", identity, code=concept((LOINC, "69548-6")), **more)
+    del one["valueQuantity"]
+    part = {"code": concept((LOINC, "81258-6")), "valueQuantity": {"value": frequency, "code": "1", "system": UCUM}}
+    return one | coded(LOINC, "LA9633-4") | {"component": [part]}
+
+
+def test_a_component_belongs_to_its_observation(tmp_path: Path) -> None:
+    """Two variants of one day: which share is whose. Of a panel that says nothing itself the parts stand alone."""
+    panel = resource("Observation", "panel", code=concept((LOINC, "85354-9")))
+    del panel["valueQuantity"]
+    panel["component"] = [{"code": concept((LOINC, "8480-6")), "valueInteger": 120}]
+    found = mapped(
+        tmp_path,
+        [
+            patient(),
+            resource("Condition", "tumour"),
+            variant("pik3ca", 0.31),
+            variant("esr1", 0.07),
+            variant("focused", 0.5, focus=[{"reference": "Condition/tumour"}]),
+            panel,
+        ],
+    )
+    for name, frequency in (("pik3ca", 0.31), ("esr1", 0.07)):
+        rows = found.of("Observation", name)
+        [(table, own)] = [(kind, row) for kind, all_ in rows.items() for row in all_ if row["value_as_number"] is None]
+        [part] = [row for all_ in rows.values() for row in all_ if row["value_as_number"] == frequency]
+        field = {"measurement": 1147138, "observation": 1147165}[table]
+        assert tied_to(part, "measurement") == (own[f"{table}_id"], field)
+        assert tied_to(own, table) == (None, None)
+    tumour = found.one("Condition", "tumour", "condition_occurrence")["condition_occurrence_id"]
+    for table, rows_ in found.of("Observation", "focused").items():
+        assert {tied_to(row, table) for row in rows_} == {(tumour, 1147127)}
+    assert tied_to(found.one("Observation", "panel", "measurement"), "measurement") == (None, None)

@@ -176,7 +176,7 @@ def test_no_view_reads_what_must_never_be_read() -> None:
             },
         ),
         # the subject, because a record of another patient is not tied to
-        ("measurement", "measurement_event_id", "Observation", {"focus", "subject"}),
+        ("measurement", "measurement_event_id", "Observation", {"focus", "subject", "id"}),
         ("drug_exposure", "drug_concept_id", "Medication", set()),
         ("drug_exposure", "lot_number", "Immunization", {"lotNumber"}),
         ("drug_exposure", "refills", "MedicationRequest", {"dispenseRequest.numberOfRepeatsAllowed"}),
