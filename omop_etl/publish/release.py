@@ -14,6 +14,7 @@ import duckdb
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.folders import described, whole_folder
 from omop_etl import __version__
+from omop_etl.cohorts import analyses
 from omop_etl.cohorts.attrition import attrition, shown, write_csv
 from omop_etl.cohorts.eligibility import Progress, evaluate
 from omop_etl.cohorts.picture import draw
@@ -154,7 +155,9 @@ def _tables(
 
 
 def _attrition(connection: duckdb.DuckDBPyConnection, rules: Study, folder: Path) -> None:
-    table = _one_sign(shown(attrition(connection, rules), rules, public=True))
+    table = shown(attrition(connection, rules), rules, public=True)
+    table["analyses"] = analyses.shown(analyses.counts(connection, rules), rules, public=True)
+    table = _one_sign(table)
     _write_json(table, folder / "attrition.json")
     write_csv(table, folder / "attrition.csv")
     draw(table, folder)

@@ -1,5 +1,6 @@
 """What reports read: the datasets of a lock or of a release, as the files are, and nothing else."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class Released:
         import pyarrow as pa
 
         path = self.folder / f"{dataset}.parquet"
+        self._as_released(path)
         try:
             found = pd.read_parquet(path)
         except (OSError, pa.ArrowException):
@@ -38,6 +40,18 @@ class Released:
                 "E-REPORT-01", f"{self.name}/{dataset}.parquet", count=len(lacking), detail="no " + ", ".join(lacking)
             )
         return found[list(columns)]
+
+    def _as_released(self, path: Path) -> None:
+        """Raise E-REPORT-01 when the manifest knows the file by another hash: a report is on what was released."""
+        entry = self.manifest.get("files", {}).get(path.name)
+        wanted = entry.get("sha256") if isinstance(entry, dict) else None
+        if wanted is None or not path.is_file():
+            return
+        with path.open("rb") as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() != wanted:
+                raise PalmaresError(
+                    "E-REPORT-01", f"{self.name}/{path.name}", detail="its bytes are not those that were released"
+                )
 
     def members(self, analysis: str) -> set[str]:
         """The patients of a named analysis. Raises E-COHORT-02 when the release has none of this name."""

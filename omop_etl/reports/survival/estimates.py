@@ -143,7 +143,7 @@ def proportionality(frame: "pd.DataFrame", design: Design) -> list[tuple[str, fl
 @dataclass(frozen=True)
 class Curve:
     """Survival of one arm on a grid of months, as long as enough are at risk: (month, survival, low, high). `median` is None
-    where it is not reached."""
+    where it is not reached. `size` are the patients of the arm in the analysis, also those that had to be left out."""
 
     arm: str
     points: tuple[tuple[float, float, float, float], ...]
@@ -151,10 +151,16 @@ class Curve:
     at_risk: tuple[int | None, ...]
     patients: int
     events: int
+    size: int
 
 
-def curve(part: "pd.DataFrame", arm: str, months: Sequence[int], *, days_per_month: float, threshold: int) -> Curve:
-    """Kaplan-Meier of one arm with delayed entry. Where fewer than `threshold` are at risk nothing is shown."""
+def curve(
+    part: "pd.DataFrame", arm: str, months: Sequence[int], *, days_per_month: float, threshold: int, size: int
+) -> Curve:
+    """Kaplan-Meier of one arm with delayed entry. Where fewer than `threshold` are at risk nothing is shown.
+
+    `size` is the arm's size as it is known from elsewhere: how many were left out must not follow from a difference.
+    """
     import numpy as np
     from lifelines import KaplanMeierFitter
     from lifelines.utils import median_survival_times
@@ -180,8 +186,8 @@ def curve(part: "pd.DataFrame", arm: str, months: Sequence[int], *, days_per_mon
     )
     numbers = [int(((time >= month) & (entry <= month)).sum()) for month in months]
     return Curve(
-        arm, points, (median[0], median[1], median[2]), tuple(hidden(numbers, len(part), threshold)),
-        len(part), int(part["event"].sum()),
+        arm, points, (median[0], median[1], median[2]), tuple(hidden(numbers, size, threshold)),
+        len(part), int(part["event"].sum()), size,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ class SurvivalReport:
 
     analysis: str
     endpoint: str
-    patients: int
+    patients: int | str
     events: int | str
     hazard_ratios: dict[str, dict[str, str]]
     out: str
@@ -80,11 +80,12 @@ def report(
     if code not in params:
         raise PalmaresError("E-REPORT-01", code, detail="there are " + ", ".join(params))
     say("read the datasets")
-    rows, left_out = _rows(source, settings, analysis, code)
+    rows, left_out, sizes = _rows(source, settings, analysis, code)
     plan = design(rows, settings)
     found = estimate(
-        plan, settings, days_per_month=month, threshold=threshold, imputations=imputations, seed=seed, progress=say
-    )
+        plan, settings, days_per_month=month, threshold=threshold, imputations=imputations, seed=seed, sizes=sizes,
+        progress=say,
+    )  # fmt: skip
     say("write the report")
     shown = _small(left_out, threshold)
     with whole_folder(Path(out)) as partial:
@@ -94,14 +95,14 @@ def report(
             "analysis": analysis,
             "endpoint": code,
             "endpoint_name": params[code],
-            "patients": len(plan.frame),
+            "patients": _patients(found.curves, threshold),
             "left_out": shown,
             "arms": _arms(found.curves, threshold),
             "reference": settings.reference,
             "strata": settings.strata,
             "imputations": found.imputations,
             "seed": seed,
-            "missing_share": {name: round(share, 3) for name, share in plan.missing.items()},
+            "missing_share": {name: _share(share, len(plan.frame), threshold) for name, share in plan.missing.items()},
             "notes": list(plan.notes),
         }
         _write(partial, about, plan, found, settings, threshold)
@@ -122,11 +123,13 @@ def report(
     }
     total = sum(one.events for one in found.curves)
     events = "*" if any(one["events"] == "*" for one in about["arms"]) else total
-    return SurvivalReport(analysis, code, len(plan.frame), events, said, str(out))
+    return SurvivalReport(analysis, code, about["patients"], events, said, str(out))
 
 
-def _rows(source: Released, settings: Settings, analysis: str, code: str) -> "tuple[pd.DataFrame, dict[str, int]]":
-    """The rows of one analysis and endpoint, and who had to be left out of it, by why."""
+def _rows(
+    source: Released, settings: Settings, analysis: str, code: str
+) -> "tuple[pd.DataFrame, dict[str, int], dict[str, int]]":
+    """The rows of one analysis and endpoint, who had to be left out of it, by why, and the size of each arm with them."""
     columns = ("patient", settings.strata, settings.treatment, *(one.name for one in settings.covariates))
     baseline = source.frame("baseline", columns)
     baseline = baseline[baseline["patient"].isin(source.members(analysis))]
@@ -145,7 +148,8 @@ def _rows(source: Released, settings: Settings, analysis: str, code: str) -> "tu
     kept = rows[~(without | untreated | late)].sort_values("patient")
     if kept.empty:
         raise PalmaresError("E-REPORT-02", analysis, detail="nobody has this endpoint")
-    return kept, left_out
+    sizes = {str(arm): int(n) for arm, n in rows[settings.treatment].astype(str).value_counts().items()}
+    return kept, left_out, sizes
 
 
 def estimate(
@@ -156,6 +160,7 @@ def estimate(
     threshold: int,
     imputations: int | None = None,
     seed: int = 1,
+    sizes: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> Results:
     """Every estimate of a design. Raises E-REPORT-03 where a model does not converge."""
@@ -185,9 +190,15 @@ def estimate(
     return Results(
         curves=[
             estimates.curve(
-                plan.frame[plan.frame["arm"] == arm], arm, months, days_per_month=days_per_month, threshold=threshold
+                part,
+                arm,
+                months,
+                days_per_month=days_per_month,
+                threshold=threshold,
+                size=(sizes or {}).get(arm, len(part)),
             )
             for arm in plan.arms
+            for part in (plan.frame[plan.frame["arm"] == arm],)
         ],
         ratios={
             "unadjusted": estimates.ratios(
@@ -230,7 +241,7 @@ def _arms(curves: Sequence[Curve], threshold: int) -> list[dict[str, Any]]:
     return [
         {
             "arm": one.arm,
-            "patients": one.patients,
+            "patients": _of(one, threshold),
             "events": one.events
             if all(n == 0 or n >= threshold for n in (one.events, one.patients - one.events))
             else "*",
@@ -240,6 +251,24 @@ def _arms(curves: Sequence[Curve], threshold: int) -> list[dict[str, Any]]:
         }
         for one in curves
     ]
+
+
+def _of(one: Curve, threshold: int) -> int | str:
+    """The patients of an arm, unless the few that were left out of it would follow from its size."""
+    gone = one.size - one.patients
+    return one.patients if gone == 0 or gone >= threshold else "*"
+
+
+def _patients(curves: Sequence[Curve], threshold: int) -> int | str:
+    gone = sum(one.size - one.patients for one in curves)
+    shown = all(_of(one, threshold) != "*" for one in curves) and (gone == 0 or gone >= threshold)
+    return sum(one.patients for one in curves) if shown else "*"
+
+
+def _share(share: float, patients: int, threshold: int) -> float | None:
+    """A share of missing values; none where those with or without a value are few."""
+    count = round(share * patients)
+    return round(share, 3) if all(n == 0 or n >= threshold for n in (count, patients - count)) else None
 
 
 def _ratio(one: Ratio) -> str:
@@ -330,7 +359,7 @@ def _csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> No
 def _page(about: dict[str, Any], plan: Design, found: Results, settings: Settings, threshold: int) -> str:
     page = Page(f"{about['endpoint_name']}: {about['analysis'].replace('-', ' ')}")
     page.say(
-        f"{about['source']}: {about['patients']:,} patients, by {settings.treatment}. Median follow-up "
+        f"{about['source']}: {_thousands(about['patients'])} patients, by {settings.treatment}. Median follow-up "
         + ("is not reached." if found.follow_up is None else f"{found.follow_up:.1f} months (reverse Kaplan-Meier).")
     )
     page.notes(
@@ -409,7 +438,7 @@ def _page(about: dict[str, Any], plan: Design, found: Results, settings: Setting
     page.table(
         "Effective patients after weighting",
         ("arm", "patients", "effective"),
-        [(one.arm, one.patients, f"{found.effective[one.arm]:.0f}") for one in found.curves],
+        [(one.arm, _of(one, threshold), f"{found.effective[one.arm]:.0f}") for one in found.curves],
     )
     page.heading("Proportional hazards")
     page.say("Scaled Schoenfeld residuals against the rank of time; small p values speak against proportional hazards.")
@@ -427,9 +456,13 @@ def _page(about: dict[str, Any], plan: Design, found: Results, settings: Setting
     page.table(
         "Share of patients without a value",
         ("covariate", "missing"),
-        [(name, f"{share:.1%}") for name, share in plan.missing.items()],
+        [(name, "*" if share is None else f"{share:.1%}") for name, share in about["missing_share"].items()],
     )
     return page.html()
+
+
+def _thousands(number: int | str) -> str:
+    return f"{number:,}" if isinstance(number, int) else number
 
 
 def _at(one: Curve, month: float) -> str:
