@@ -4,7 +4,8 @@ Wakes when a hospital has submitted (asset `palmares_submissions`). Each submiss
 every file is held against its hash, and a bad one keeps that site's previous submission. The **warehouse** is then built
 anew beside the old one from every site in the intake and swapped in by rename, so that no reader ever sees a half state.
 From it are **derived** the lines of therapy and the endpoints (eras and episodes go into the warehouse in the same way), and
-from both come the **cohort** with its attrition table, and the released **datasets**.
+from both come the **cohort** with its attrition table (its named analyses go into the warehouse as OMOP cohorts), and the released
+**datasets**.
 
 Beside them the **quality** of all sites is put together: what each sent, against the others and against what it sent before.
 
