@@ -25,8 +25,9 @@ from fhir_adapters.redcap_dictionary import (
     read_dictionary,
     rows_of_form,
 )
-from fhir_adapters.seen_files import of_recipe, recipe
+from fhir_adapters.seen_files import looked_at, of_recipe, recipe
 from fhir_adapters.shown_names import shown_name
+from fhir_adapters.standing import Standing
 from fhir_adapters.table_rows import zoned
 from fhir_adapters.tables import Given, lines, write_tables
 
@@ -69,6 +70,9 @@ class Redcap:
         "batch": Setting(int, "records that are asked for at a time", 200),
         "timeout": Setting(int, "seconds that an answer may take", 120),
         "time_zone": Setting(str, "the zone of times; the site's unless given", "Europe/Rome"),
+        "most_deleted": Setting(
+            float, "share of a type that may be gone at once when all is read; more is an error", 0.2
+        ),
     }
 
     def __init__(self, settings: Mapping[str, Any], *, folder: Path, key: "SiteKey | None" = None) -> None:
@@ -81,12 +85,13 @@ class Redcap:
         *,
         full: bool = False,
         state: Mapping[str, Any] | None = None,
+        known: Path | None = None,
         progress: Progress | None = None,
     ) -> Extraction:
         """Write `out/fhir/<ResourceType>.ndjson`, `out/report.csv` and `out/outcomes.parquet`.
 
-        By the API, records that were changed since the last extraction that landed; `full` asks for all. Raises E-SRC-02,
-        E-TAB-01 (the map), E-RED-01 (the server), E-RED-02 (map and dictionary do not fit), E-RED-03 (the files), E-FHIR-10
+        By the API, records that were changed since the last extraction that landed; `full` asks for all, and so finds what was
+        deleted. Raises E-SRC-02, E-TAB-01 (the map), E-TAB-04 (too much is gone), E-RED-01 (the server), E-RED-02 (map and dictionary do not fit), E-RED-03 (the files), E-FHIR-10
         (the connection), E-KEY-01, E-DISK-01, -02.
         """
         if self._key is None:
@@ -97,13 +102,18 @@ class Redcap:
             raise PalmaresError("E-SRC-02", self.kind, detail="batch and timeout are at least 1")
         mapping = zoned(read_map(self._settings["map"]), self._settings["time_zone"])
         of = recipe(self._settings, self._key.fingerprint)
-        since = None if full else of_recipe(state, of).get("since")
+        recalled = {} if full else of_recipe(state, of)
+        since = recalled.get("since")
         begun = datetime.now(ZoneInfo(self._settings["time_zone"])) - _OVERLAP
         if self._settings["url"]:
             project = self._asked(mapping, since)
-            remembered = {"of": of, "since": begun.strftime("%Y-%m-%d %H:%M:%S")}
+            remembered: dict[str, Any] = {"of": of, "since": begun.strftime("%Y-%m-%d %H:%M:%S")}
         else:
-            project, remembered, since = self._of_files(mapping), {}, None
+            folder: Path = self._settings["path"]
+            remembered = {"of": of, "files": looked_at(folder.glob("*.csv"), folder)}
+            if recalled and recalled.get("files") == remembered["files"]:
+                return write_tables(out, self.kind, [], mapping, self._key, full=False, state=remembered)
+            project = self._of_files(mapping)
         mapping = fitted(mapping, project.dictionary, project.titles, project.missing)
         return write_tables(
             out,
@@ -114,6 +124,7 @@ class Redcap:
             progress=progress,
             full=since is None,
             state=remembered,
+            standing=Standing(known, self._settings["most_deleted"], whole=since is None),
             notes=[("dictionary", one) for one in choices_left_out(mapping, project.dictionary)],
         )
 

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -52,9 +53,9 @@ class _Memo(dict[Any, Any]):
 
 @dataclass
 class Converted:
-    """What became of some rows: `made` (type and JSON), what was wrong, and the rows of which nothing was made."""
+    """What became of some rows: `made` (type, id and JSON), what was wrong, and the rows of which nothing was made."""
 
-    made: list[tuple[str, str]] = field(default_factory=list)
+    made: list[tuple[str, str, str]] = field(default_factory=list)
     wrongs: list[Wrong] = field(default_factory=list)
     empty: list[int] = field(default_factory=list)
 
@@ -173,7 +174,7 @@ class Converter:
         """The record number as its pseudonym takes it, and the pseudonym."""
         if self.mapping.is_missing(cell):
             return None
-        who = record_number(str(cell), self.mapping.digits)
+        who = record_number(_cell(cell), self.mapping.digits)
         return (who, self.key.pseudonym("patient", who)) if who else None
 
     def present(self, cells: Sequence[Any]) -> list[bool]:
@@ -187,9 +188,7 @@ class Converter:
         return found
 
 
-def _instant(text: str) -> Any:
-    from datetime import datetime
-
+def _instant(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
@@ -257,7 +256,7 @@ class _Plan:
             template = templates.get(held)
             if template is None:
                 template = templates[held] = self._template(values)
-            append((kind, template[0] % template[1](values)))
+            append((kind, identifier, template[0] % template[1](values)))
             made[place] = 1
 
     def _sound(
@@ -349,7 +348,10 @@ def _mark(number: int) -> str:
 
 
 def _cell(cell: Any) -> str:
-    return str(cell or "").strip()
+    """A cell as an id has it: a spreadsheet's 123.0 is 123."""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return "" if cell is None else str(cell).strip()
 
 
 def _text(value: Any) -> str:

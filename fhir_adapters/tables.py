@@ -24,6 +24,7 @@ from fhir_adapters.outcomes import RESOURCE, OutcomeFile, item_name
 from fhir_adapters.pseudonyms import LinkageKey
 from fhir_adapters.seen_files import looked_at, of_recipe, recipe
 from fhir_adapters.shown_names import shown_name
+from fhir_adapters.standing import Standing
 from fhir_adapters.table_rows import Converter, Row, check_recipes, zoned
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Tables:
         "path": Setting(Path, "a folder of tables, for tables that name a file"),
         "connection": Setting(str, "for tables that name a query: the Airflow Connection of the database", ""),
         "time_zone": Setting(str, "the zone of times without an offset; the site's unless given", "Europe/Rome"),
+        "complete": Setting(bool, "the tables hold every row each time: what is not there any more was deleted", False),
+        "most_deleted": Setting(float, "share of a type that may be gone at once; more is an error", 0.2),
     }
 
     def __init__(self, settings: Mapping[str, Any], *, folder: Path, key: "SiteKey | None" = None) -> None:
@@ -68,27 +71,46 @@ class Tables:
         *,
         full: bool = False,
         state: Mapping[str, Any] | None = None,
+        known: Path | None = None,
         progress: Progress | None = None,
     ) -> Extraction:
         """Write `out/fhir/<ResourceType>.ndjson`, `out/report.csv` and `out/outcomes.parquet`.
 
         A query that holds `:since` gets the newest `updated` cell of the last extraction that landed; files are read when one
         of them is new or was changed; `full` reads everything. Raises E-TAB-01 (the map), E-TAB-02 (a table as a whole),
-        E-TAB-03 (the database), E-KEY-01 (a linkage column and no linkage key), E-DISK-01, -02.
+        E-TAB-03 (the database), E-TAB-04 (too much is gone), E-SRC-02, E-KEY-01 (a linkage column and no linkage key),
+        E-DISK-01, -02.
         """
         if self._key is None:
             raise PalmaresError("E-SRC-03", self.kind)
         mapping = zoned(read_map(self._settings["map"]), self._settings["time_zone"])
         of = recipe(self._settings, self._key.fingerprint)
-        known = {} if full else of_recipe(state, of)
-        since: Mapping[str, Any] = known.get("since", {})
+        recalled = {} if full else of_recipe(state, of)
+        since: Mapping[str, Any] = recalled.get("since", {})
         files = self._files(mapping)
         now = looked_at([path for found in files.values() for path in found], self._settings["path"] or Path())
-        unchanged = bool(known) and known.get("files") == now
+        unchanged = bool(recalled) and recalled.get("files") == now
+        standing = None
+        if self._settings["complete"]:
+            if any(":since" in table.query for table in mapping.tables):
+                raise PalmaresError(
+                    "E-SRC-02", self.kind, detail="complete does not go with a query that asks for changes only"
+                )
+            # beside a query, files that did not change stand too
+            unchanged = unchanged and not any(table.query for table in mapping.tables)
+            standing = None if unchanged else Standing(known, self._settings["most_deleted"])
         given = self._tables(mapping, since, {} if unchanged else files)
-        remembered = {"of": of, "files": now}
         return write_tables(
-            out, self.kind, given, mapping, self._key, since=since, progress=progress, full=not known, state=remembered
+            out,
+            self.kind,
+            given,
+            mapping,
+            self._key,
+            since=since,
+            progress=progress,
+            full=not recalled,
+            state={"of": of, "files": now},
+            standing=standing,
         )
 
     def _files(self, mapping: ColumnMap) -> dict[str, list[Path]]:
@@ -145,11 +167,12 @@ def write_tables(
     full: bool = True,
     state: Mapping[str, Any] | None = None,
     notes: Iterable[tuple[str, Wrong]] = (),
+    standing: Standing | None = None,
 ) -> Extraction:
     """Tables → an extraction folder, whole or not at all. Raises what `Tables.extract` does.
 
     `since`: what the last extraction saw last, per table of a query; `state`: what else the source remembers; `notes`: lines of
-    the report that are of no row.
+    the report that are of no row; `standing`: gathers what is there, where all that is not there any more was deleted.
     """
     check_recipes(mapping)
     linkage = LinkageKey.load(None) if mapping.links else None
@@ -177,7 +200,9 @@ def write_tables(
                 for number in done.empty:
                     outcomes.refuse(f"{item_name(one.name, number)}", "X-TABLE-ROW")
                 rows_left += len(done.empty)
-                for resource_type, text in done.made:
+                for resource_type, identifier, text in done.made:
+                    if standing is not None:
+                        standing.add(one.table.name, one.exported, resource_type, identifier)
                     if resource_type not in sinks:
                         path = partial / "fhir" / f"{resource_type}.ndjson"
                         sinks[resource_type] = stack.enter_context(path.open("w", encoding="utf-8"))
@@ -190,13 +215,14 @@ def write_tables(
             if progress:
                 progress(1)
         outcomes.balance(sum(made.values()))
+        deleted = standing.settle(partial) if standing is not None else {}
         remembered = dict(state or {}) | ({"since": newest} if newest else {})
         extraction = Extraction(
             kind,
             files,
             size,
             dict(made),
-            more={"reported": dict(reasons), "rows without a resource": rows_left},
+            more={"reported": dict(reasons), "rows without a resource": rows_left, "deleted": deleted},
             full=full,
             state=remembered or None,
         )

@@ -154,7 +154,7 @@ def project() -> Redcap:
 def read(
     folder: Path, text: str = MAP, **settings: Any
 ) -> tuple[Extraction, dict[str, list[dict[str, Any]]], list[str]]:
-    options = {name: settings.pop(name) for name in ("state", "full") if name in settings}
+    options = {name: settings.pop(name) for name in ("state", "full", "known") if name in settings}
     (folder / "map.toml").write_text(text, encoding="utf-8")
     source = open_source(
         {"kind": "redcap", "map": "map.toml", **settings}, folder=folder, key=KEY, time_zone="Europe/Rome"
@@ -225,7 +225,30 @@ def test_files_give_what_the_api_gives(tmp_path: Path) -> None:
         tmp_path, MAP.replace("[lists.sesso]", 'missing = ["UNK"]\n[lists.sesso]', 1), path="files"
     )
     assert by_api == by_file
-    assert extraction.state is None
+    same, made, _ = read(
+        tmp_path,
+        MAP.replace("[lists.sesso]", 'missing = ["UNK"]\n[lists.sesso]', 1),
+        path="files",
+        state=extraction.state,
+    )
+    assert (made, same.full) == ({}, False)
+
+
+@pytest.mark.usefixtures("token")
+def test_a_record_that_is_gone_was_deleted_when_all_is_read(tmp_path: Path) -> None:
+    known = tmp_path / "known.parquet"
+    with serving(project()) as server:
+        first, _, _ = read(tmp_path, url=server.url, connection="ecrf")
+        (tmp_path / "out" / "known.parquet").rename(known)
+        server.rows = [one for one in server.rows if one["record_id"] != "2"]
+        server.changed["1"] = "2024-09-01 00:00:00"
+        state = dict(first.state or {}) | {"since": "2024-08-01 00:00:00"}
+        _second, made, _ = read(tmp_path, url=server.url, connection="ecrf", state=state, known=known)
+        assert "deleted" not in made  # an increment does not see it, and forgets nobody
+        (tmp_path / "out" / "known.parquet").replace(known)
+        _, made, _ = read(tmp_path, url=server.url, connection="ecrf", full=True, known=known)
+    gone = [entry["request"]["url"] for entry in made["deleted"][0]["entry"]]
+    assert gone == [f"Patient/{KEY.pseudonym('patient', 'C2')}"]
 
 
 @pytest.mark.usefixtures("token")

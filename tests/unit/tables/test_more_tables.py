@@ -43,9 +43,9 @@ def run(
     (folder / "map.toml").write_text(head + text, encoding="utf-8")
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
-    source = open_source(
-        {"kind": "tables", "map": "map.toml", "path": "."}, folder=folder, key=KEY, time_zone="Europe/Rome"
-    )
+    described = {"kind": "tables", "map": "map.toml", "path": "."}
+    described |= {name: options.pop(name) for name in ("complete", "most_deleted") if name in options}
+    source = open_source(described, folder=folder, key=KEY, time_zone="Europe/Rome")
     extraction = extract_from(source, folder / "out", **options)
     made = {
         path.stem: [json.loads(line) for line in path.read_text("utf-8").splitlines()]
@@ -254,6 +254,50 @@ def test_files_that_did_not_change_are_not_read_again(tmp_path: Path) -> None:
     assert len(made["Observation"]) == 2  # under another map
 
 
+def rows_of(*numbers: int) -> str:
+    return "cartella;n\n" + "".join(f"1;{number}\n" for number in numbers)
+
+
+def test_a_row_that_is_gone_was_deleted_where_tables_are_complete(tmp_path: Path) -> None:
+    text = PATIENT.format(table="", resource="", fills="")
+    first, made, _ = run(tmp_path, text, {"a.csv": rows_of(*range(1, 60))}, complete=True)
+    ids = {one["id"] for one in made["Observation"]}
+    known = tmp_path / "known.parquet"
+    (tmp_path / "out" / "known.parquet").rename(known)
+    same, made, _ = run(tmp_path, text, {}, complete=True, known=known, state=first.state)
+    assert made == {}
+    assert not (tmp_path / "out" / "known.parquet").exists()  # what was known stays known
+    second, made, _ = run(
+        tmp_path, text, {"a.csv": rows_of(*range(3, 60))}, complete=True, known=known, state=same.state
+    )
+    (bundle,) = made["deleted"]
+    gone = {entry["request"]["url"].removeprefix("Observation/") for entry in bundle["entry"]}
+    assert gone == ids - {one["id"] for one in made["Observation"]}
+    assert second.more["deleted"] == {"Observation": 2}
+    with pytest.raises(PalmaresError, match=r"E-TAB-04.*\(49\).*of 59"):
+        run(tmp_path, text, {"a.csv": rows_of(*range(1, 11))}, complete=True, known=known, state=same.state)
+    _, made, _ = run(
+        tmp_path,
+        text,
+        {"a.csv": rows_of(*range(1, 11))},
+        complete=True,
+        known=known,
+        state=same.state,
+        most_deleted=1.0,
+    )
+    assert len(made["deleted"][0]["entry"]) == 49
+
+
+def test_the_newest_of_repeated_exports_says_what_is_there(tmp_path: Path) -> None:
+    text = PATIENT.format(table='exported = "name"', resource="", fills="")
+    run(tmp_path, text, {"a_20240101.csv": rows_of(1, 2)}, complete=True)
+    known = tmp_path / "known.parquet"
+    (tmp_path / "out" / "known.parquet").rename(known)
+    _, made, _ = run(tmp_path, text, {"a_20240201.csv": rows_of(2, 3)}, complete=True, known=known)
+    assert len(made["Observation"]) == 4
+    assert len(made["deleted"][0]["entry"]) == 1
+
+
 def test_what_identifies_is_told_to_the_hospitals_own_list(tmp_path: Path) -> None:
     text = '[identifying]\ncognome = "name"\n' + PATIENT.format(table="", resource="", fills="")
     _, _, report = run(tmp_path, text, {"a.csv": "cartella;n;cognome\n77;1;Rossi\n78;1;\n"})
@@ -316,7 +360,7 @@ def test_templates_give_what_a_plain_reading_gives(
     titles = ["p", "i", "a", "b", "c", "d", "u"]
     given_rows = [(1, titles), *((number, list(row)) for number, row in enumerate(rows, start=2))]
     done = list(Converter(table, mapping, "x", KEY, None).convert(iter(given_rows)))
-    fast = [json.loads(text) for one_ in done for _, text in one_.made]
+    fast = [json.loads(text) for one_ in done for _, _, text in one_.made]
     slow = []
     for row in rows:
         cells = dict(zip(titles, row, strict=True))
