@@ -91,8 +91,8 @@ class Redcap:
         """Write `out/fhir/<ResourceType>.ndjson`, `out/report.csv` and `out/outcomes.parquet`.
 
         By the API, records that were changed since the last extraction that landed; `full` asks for all, and so finds what was
-        deleted. Raises E-SRC-02, E-TAB-01 (the map), E-TAB-04 (too much is gone), E-RED-01 (the server), E-RED-02 (map and dictionary do not fit), E-RED-03 (the files), E-FHIR-10
-        (the connection), E-KEY-01, E-DISK-01, -02.
+        deleted. Raises E-SRC-02, E-TAB-01 (the map), E-TAB-04 (too much is gone), E-RED-01 (the server), E-RED-02 (map and
+        dictionary do not fit), E-RED-03 (the files), E-FHIR-10 (the connection), E-KEY-01, E-DISK-01, -02.
         """
         if self._key is None:
             raise PalmaresError("E-SRC-03", self.kind)
