@@ -145,7 +145,7 @@ def test_what_was_known_of_a_study_that_is_lost_stands(archive, tmp_path) -> Non
     assert third.resources == {"ImagingStudy": 1} and third.more["studies"]["read"] == 1
 
 
-@pytest.mark.parametrize("uid", ["../../admin", "1.2.3/series", "1.2?x=1", "1 2", "", None, 5, {"a": 1}])
+@pytest.mark.parametrize("uid", ["../../admin", "1.2.3/series", "1.2?x=1", "1 2", "", None, {"a": 1}])
 def test_a_uid_that_is_none_never_gets_into_an_address(archive, tmp_path, uid) -> None:
     server = archive([study(1), study(2, **{"0020000D": element("UI", uid)})])
     assert server.extract(tmp_path / "out").resources == {"ImagingStudy": 1}
