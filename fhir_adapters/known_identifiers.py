@@ -2,12 +2,8 @@
 
 of_resource(resource)       (kind, value) of a FHIR resource as the hospital has it
 of_dicom(folder)            (kind, value) of the headers of a folder of DICOM files
-of_hl7v2(folder, glob)      (kind, value) of the messages in the files of a folder
 """
 
-import gzip
-import re
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -129,62 +125,3 @@ def of_dicom(folder: Path) -> Iterator[tuple[str, str]]:
                     yield FISCAL_CODE, text
                 elif len(text) >= _SHORTEST_ID or kind == NAME:
                     yield from _text(kind, text.replace("^", " ").replace("=", " "))
-
-
-# segment → field number → kind; a number may turn out to be a codice fiscale, a telephone to be an e-mail
-_FIELDS: Mapping[str, Mapping[int, str]] = {
-    "PID": {2: NUMBER, 3: NUMBER, 4: NUMBER, 5: NAME, 6: NAME, 9: NAME, 11: ADDRESS, 13: "telephone", 14: "telephone", 18: ORDER, 19: NUMBER},
-    "NK1": {2: NAME, 4: ADDRESS, 5: "telephone"},
-    "PV1": {7: NAME, 8: NAME, 19: ORDER},
-    "ORC": {2: ORDER, 3: ORDER},
-    "OBR": {2: ORDER, 3: ORDER},
-}  # fmt: skip
-
-
-def of_hl7v2(folder: Path, glob: str = "**/*") -> Iterator[tuple[str, str]]:
-    """What the messages in the files of a folder say of people and orders; a file that holds no message says nothing."""
-    for path in sorted(folder.glob(glob)):
-        if path.is_file():
-            yield from _of_messages(_text_of(path))
-
-
-def _text_of(path: Path) -> str:
-    data = path.read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error):
-            return ""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", "replace")
-
-
-def _of_messages(text: str) -> Iterator[tuple[str, str]]:
-    field, component, repetition = "|", "^", "~"
-    for line in re.split(r"[\r\n\x0b\x1c]+", text):
-        if line.startswith("MSH") and len(line) > 6:
-            field, component, repetition = line[3], line[4], line[5]
-        kinds = _FIELDS.get(line[:3])
-        if kinds is None or line[3:4] != field:
-            continue
-        fields = line.split(field)
-        for number, kind in kinds.items():
-            for one in fields[number].split(repetition) if number < len(fields) else ():
-                yield from _of_field(kind, one.split(component))
-
-
-def _of_field(kind: str, parts: list[str]) -> Iterator[tuple[str, str]]:
-    if kind == NAME:
-        # a name alone, or after the number of a member of staff
-        given = parts[1:3] if len(parts) > 2 and any(one.isdigit() for one in parts[0]) else parts[:2]
-        yield from _text(NAME, " ".join(given).strip())
-    elif kind == ADDRESS:
-        yield from _text(ADDRESS, parts[0])
-    elif codice_fiscale_error(parts[0]) is None:
-        yield FISCAL_CODE, parts[0]
-    elif "@" in parts[0]:
-        yield "e-mail", parts[0]
-    elif len(parts[0]) >= _SHORTEST_ID:
-        yield kind, parts[0]

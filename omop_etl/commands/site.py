@@ -112,7 +112,7 @@ def identifiers(
     Example: palmares site identifiers prova --out keys/prova.known.csv
     """
     from omop_etl.config import load_site
-    from omop_etl.onboarding.known import gather, kinds, read_known, write_known
+    from omop_etl.onboarding.known import gather, kinds, read_known, silent, write_known
 
     settings = load_site(site)
     place = out or settings.identifiers
@@ -124,11 +124,13 @@ def identifiers(
     known = set(gather(settings)) | set(before)
     count = write_known(known, place)
     if json:
-        _print_json({"file": str(place), "identifiers": count, "kinds": kinds(known)})
+        _print_json({"file": str(place), "identifiers": count, "kinds": kinds(known), "silent": silent(settings)})
         return
     for kind, many in kinds(known).items():
         typer.echo(f"{many}\t{kind}")
     typer.echo(f"written, readable by you alone: {place}. It never leaves the hospital.")
+    for one in silent(settings):
+        typer.echo(f"source {one} cannot tell: give what it knows as a list, with --add")
 
 
 def phi_check(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fhir_adapters.errors import PalmaresError, machine_errors
-from fhir_adapters.known_identifiers import of_dicom, of_hl7v2
+from fhir_adapters.known_identifiers import of_dicom
 
 if TYPE_CHECKING:
     from omop_etl.config import Site
@@ -109,13 +109,20 @@ def gather(site: "Site") -> Iterator[Known]:
         kind_of_source, path = settings.get("kind"), settings.get("path")
         if kind_of_source == "dicom_folder" and isinstance(path, str):
             pairs = of_dicom(site.folder / path)
-        elif kind_of_source == "hl7v2" and isinstance(path, str):
-            pairs = of_hl7v2(site.folder / path, str(settings.get("files", "**/*")))
         else:
             identifiers = getattr(source_of(site, number), "identifiers", None)
             pairs = identifiers() if callable(identifiers) else iter(())
         for kind, value in pairs:
             yield Known(kind if kind in KINDS else "other", " ".join(str(value).split()))
+
+
+def silent(site: "Site") -> list[str]:
+    """The sources of a site that cannot tell what identifies: number and kind. The hospital adds theirs by a list of its own."""
+    from fhir_adapters.base import adapter_class
+
+    kinds_ = [str(settings.get("kind")) for settings in site.sources]
+    tells = {kind for kind in kinds_ if kind == "dicom_folder" or hasattr(adapter_class(kind), "identifiers")}
+    return [f"{number} ({kind})" for number, kind in enumerate(kinds_, 1) if kind not in tells]
 
 
 def kinds(known: Iterable[Known]) -> Mapping[str, int]:

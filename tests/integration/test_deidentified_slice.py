@@ -33,7 +33,7 @@ def mapped(source: Path, out: Path, site: Site) -> Path:
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dirty synthetic hospital; its FHIR carries pseudonyms."""
     out = tmp_path_factory.mktemp("hospitals")
-    generate(out, sites=1, patients=25, seed=5, dirty=True)
+    generate(out, sites=1, patients=20, seed=5, dirty=True)
     (fhir,) = (out / "hospitals").glob("*/fhir")
     return fhir
 

@@ -233,3 +233,20 @@ def test_processes_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Monke
     two = extract(tmp_path / "in", tmp_path / "two")
     assert one == two
     assert written(tmp_path / "one") == written(tmp_path / "two")
+
+
+def test_a_defect_of_ours_refuses_the_resource_and_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: object, resource: dict[str, Any], **_: object) -> None:
+        raise KeyError(resource["code"]["text"])
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "export.ndjson").write_bytes(orjson.dumps(OBSERVATION) + b"\n")
+    monkeypatch.setattr("fhir_adapters.deidentify.Deidentifier.resource", fail)
+    done = extract(tmp_path / "in", tmp_path / "out")
+    assert done.more["left_out"] == {"?::failed": 1}
+    assert NAME.encode() not in written(tmp_path / "out")
+    with pytest.raises(PalmaresError) as caught:
+        land([tmp_path / "out"], tmp_path / "landed")
+    assert caught.value.code == "E-LAND-01"  # not one line of the file is a resource

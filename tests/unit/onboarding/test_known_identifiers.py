@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fhir_adapters.known_identifiers import of_dicom, of_hl7v2, of_resource
+from fhir_adapters.known_identifiers import of_dicom, of_resource
 from tests.dicom_helpers import instance, save
 from tests.planted import FISCAL_CODE, PLANTED, sound_resources
 
@@ -30,29 +30,3 @@ def test_of_dicom(tmp_path: Path) -> None:
         ("accession-number", "ACC44332211"),
     } <= found
     assert ("uid", "1.2.826.1") in found
-
-
-def test_of_messages(tmp_path: Path) -> None:
-    lines = [
-        "MSH|^~\\&|A|B|C|D|2023||ADT^A01|1|P|2.5",
-        f"PID|1||MRN88776655^^^O^MR~{FISCAL_CODE}^^^M^NN||ZUCCARELLI^ANTONIETTA||1947|F|||Via Segretissima 33^^MI||333 1234567~a@b.it",
-        "PV1|1|I|||||D77665^ROSSI^MARIO||||||||||||V998877",
-        "MSH#^~\\&#A#B#C#D#2023##ORU^R01#1#P#2.5",
-        "PID#1##MRN1234567##VERDI^ANNA",
-        "OBR#1#ACC44332211#",
-        "PID|1||not this separator",
-    ]
-    (tmp_path / "m.hl7").write_bytes("\r".join(lines).encode("cp1252"))
-    assert set(of_hl7v2(tmp_path)) == {
-        ("record-number", "MRN88776655"),
-        ("codice-fiscale", FISCAL_CODE),
-        ("name", "ZUCCARELLI ANTONIETTA"),
-        ("address", "Via Segretissima 33"),
-        ("telephone", "333 1234567"),
-        ("e-mail", "a@b.it"),
-        ("name", "ROSSI MARIO"),
-        ("accession-number", "V998877"),
-        ("record-number", "MRN1234567"),
-        ("name", "VERDI ANNA"),
-        ("accession-number", "ACC44332211"),
-    }
