@@ -245,6 +245,30 @@ def test_pet_keeps_what_suv_takes(tmp_path) -> None:
         "radiopharmaceutical": "35321007",
     }
     assert expected.items() <= found.items()
+    assert found["injection-to-series"] == (3900.5, "s")
+
+
+@pytest.mark.parametrize(
+    ("injected", "series", "seconds"),
+    [
+        ({"RadiopharmaceuticalStartTime": "233000"}, {"SeriesTime": "003000"}, 3600),  # over midnight
+        ({"RadiopharmaceuticalStartDateTime": "20210228233000"}, {"SeriesTime": "003000"}, 3600),
+        ({"RadiopharmaceuticalStartDateTime": "20210302091500"}, {}, None),  # after the series: nothing is said
+        ({"RadiopharmaceuticalStartDateTime": "20210201091500"}, {}, None),  # a month before
+        ({"RadiopharmaceuticalStartTime": "091500"}, {"SeriesDate": None}, 3900.5),
+        ({"RadiopharmaceuticalStartTime": "091500"}, {"SeriesTime": None}, None),
+        ({"RadiopharmaceuticalStartTime": "Rossi"}, {}, None),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_how_long_after_the_injection(tmp_path, injected, series, seconds) -> None:
+    with pydicom.config.disable_value_validation():
+        told = {"SOPClassUID": PET_CLASS, "Modality": "PT", **series}
+        save(tmp_path / "in" / "1", instance(1, RadiopharmaceuticalInformationSequence=items(injected), **told))
+    [study] = extract(tmp_path / "in", tmp_path / "out")
+    found = extensions(study["series"][0])
+    assert found.get("injection-to-series") == (None if seconds is None else (seconds, "s"))
 
 
 def test_a_whole_slide(tmp_path) -> None:
