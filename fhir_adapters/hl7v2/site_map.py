@@ -70,15 +70,15 @@ class SiteMap:
 
 
 def read_site_map(path: Path | None) -> SiteMap:
-    """The common lists, with those of the hospital's file over them. Raises E-HL7-01."""
+    """The common lists, with those of the hospital's file over them. Raises E-MSG-01."""
     document: dict[str, Any] = {}
     if path is not None:
         try:
             document = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise PalmaresError("E-HL7-01", "map", detail=type(error).__name__) from None
+            raise PalmaresError("E-MSG-01", "map", detail=type(error).__name__) from None
     if unknown := sorted(document.keys() - _SECTIONS):
-        raise PalmaresError("E-HL7-01", "map", detail=f"it has a section that is none: {unknown[0]}")
+        raise PalmaresError("E-MSG-01", "map", detail=f"it has a section that is none: {unknown[0]}")
     try:
         systems = {
             name.upper(): (address, re.compile(form, re.ASCII)) for name, (address, form) in tables()["system"].items()
@@ -96,7 +96,7 @@ def read_site_map(path: Path | None) -> SiteMap:
             for observation, answers in document.get("values", {}).items()
         }
     except (KeyError, TypeError, AttributeError, ValueError, re.error) as error:
-        raise PalmaresError("E-HL7-01", "map", detail=f"{type(error).__name__} {error}") from None
+        raise PalmaresError("E-MSG-01", "map", detail=f"{type(error).__name__} {error}") from None
     return SiteMap(systems, units, values, routes)
 
 

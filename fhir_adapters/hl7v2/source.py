@@ -113,7 +113,7 @@ class Hl7v2:
     ) -> Extraction:
         """Write `out/fhir/<ResourceType>.ndjson`, `out/outcomes.parquet` and `out/report.csv`.
 
-        Raises E-SRC-02 and E-SRC-04 (settings, folder), E-HL7-01 (the map), E-HL7-02 (no message in any file), E-KEY-01 (no
+        Raises E-SRC-02 and E-SRC-04 (settings, folder), E-MSG-01 (the map), E-MSG-02 (no message in any file), E-KEY-01 (no
         linkage key), E-DISK-01, -02.
         """
         reader = self._reader()
@@ -138,7 +138,7 @@ class Hl7v2:
             if new:
                 read_bytes = writer.read(reader, paths, folder, new, spool, self._settings["jobs"], progress)
             if new and not writer.found:
-                raise PalmaresError("E-HL7-02", self.kind, count=len(paths))
+                raise PalmaresError("E-MSG-02", self.kind, count=len(paths))
             writer.close()
             outcomes.balance(sum(writer.written.values()))
             for left in spool.iterdir():

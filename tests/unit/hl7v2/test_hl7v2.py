@@ -449,7 +449,7 @@ def test_the_hospitals_own_map(run: Runner) -> None:
     ],
 )
 def test_a_map_that_does_not_fit(run: Runner, text: str) -> None:
-    with pytest.raises(PalmaresError, match="E-HL7-01"):
+    with pytest.raises(PalmaresError, match="E-MSG-01"):
         run(message(PID), site_map=text)
 
 
@@ -598,7 +598,7 @@ def test_escapes() -> None:
 def test_folders_without_messages_are_errors(tmp_path: Path) -> None:
     with pytest.raises(PalmaresError, match="E-SRC-04"):
         Run(tmp_path, {})
-    with pytest.raises(PalmaresError, match="E-HL7-02"):
+    with pytest.raises(PalmaresError, match="E-MSG-02"):
         Run(tmp_path, {"a.txt": "niente"})
     assert not (tmp_path / "out").exists()
 
