@@ -131,7 +131,7 @@ CENTRAL_STAGES = (
     Stage(
         "quality",
         "Put the quality of all sites together: what each sent, against the others and against what it sent before.",
-        "intake, warehouse.duckdb",
+        "intake, warehouse.duckdb, derived",
         "quality",
         "omop_etl.reports.quality.report",
     ),
@@ -463,6 +463,7 @@ def quality(centre: CentrePlace, study: str) -> dict[str, Any]:
 
     def work() -> object:
         warehouse = centre.warehouse if centre.warehouse.is_file() else None
-        return report(centre.intake, centre.quality, warehouse=warehouse)
+        derived = centre.derived if centre.derived.is_dir() else None
+        return report(centre.intake, centre.quality, warehouse=warehouse, derived=derived)
 
     return _noted(centre.home, "quality", study, work)

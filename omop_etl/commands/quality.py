@@ -125,6 +125,9 @@ def register(report_app: typer.Typer) -> None:
         out: OutOption,
         intake: Annotated[Path | None, typer.Option(help="The folder of all sites' submissions.")] = None,
         warehouse: Annotated[Path | None, typer.Option(help="With OHDSI's checks of this warehouse.")] = None,
+        derived: Annotated[
+            Path | None, typer.Option(help="With the lines of therapy that `palmares derive` wrote.")
+        ] = None,
         site: SiteOption = None,
         slice_: SliceOption = None,
         gate_: GateOption = None,
@@ -134,7 +137,7 @@ def register(report_app: typer.Typer) -> None:
 
         started = time.monotonic()
         if intake is not None:
-            _show(report(intake, out, warehouse=warehouse), json, started)
+            _show(report(intake, out, warehouse=warehouse, derived=derived), json, started)
         elif site is not None and slice_ is not None and gate_ is not None:
             _show(report_site(site, slice_, gate_, out), json, started)
         else:

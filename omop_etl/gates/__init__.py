@@ -260,6 +260,7 @@ def _entry(count: Count, verdict: str, override: Override | None) -> dict[str, A
         "dqd": check.dqd or None,
         "table": check.table,
         "column": check.column,
+        "concepts": check.concept_ids or None,
         "unit": check.unit,
         "numerator": count.numerator,
         "denominator": count.denominator,

@@ -92,6 +92,15 @@ def submit(slice_: Path, gate: Path, out: Path) -> Submission:
     if verdict["verdict"] == "BLOCK":
         broken = [check for check in verdict["checks"] if check["verdict"] == "BLOCK"]
         raise PalmaresError("E-GATE-01", opened.site, count=len(broken), detail=_codes(broken))
+    ended = [
+        one
+        for one in verdict.get("overrides", [])
+        if one["state"] == "applied" and one["until"] < f"{datetime.now(UTC):%Y-%m-%d}"
+    ]
+    if ended:
+        raise PalmaresError(
+            "E-GATE-02", str(gate), count=len(ended), detail="an override that it applied has ended since"
+        )
     strange = relative_files(opened.folder) - set(opened.files) - set(stays())
     if strange:
         raise PalmaresError("E-SUBMIT-01", str(slice_), count=len(strange))
@@ -121,6 +130,7 @@ def receive(submission: Path, intake: Path) -> Receipt:
     place = intake / document["site"]
     there = _there(place, document)
     if there is not None:
+        remember(intake, there)  # a run that was killed in between had taken it in, and not remembered it
         return _receipt(there, already=True)
     unannounced = relative_files(submission) - {entry["path"] for entry in document["files"]} - {SUBMISSION}
     if unannounced:

@@ -32,14 +32,14 @@ class Quality:
     file: str
 
 
-def collect(intake: Path, *, made_at: datetime | None = None) -> QualityData:
-    """The document of the centre, from its intake and what is remembered of earlier submissions.
+def collect(intake: Path, *, derived: Path | None = None, made_at: datetime | None = None) -> QualityData:
+    """The document of the centre, from its intake, what is remembered of earlier submissions, and the lines of therapy in `derived`.
 
     Raises E-QUALITY-01 when the intake holds no submission; E-GATE-02, E-SLICE-01 and E-SLICE-02 for one that does not read.
     """
     from omop_etl.reports.quality.collecting import put_together, received
 
-    return put_together(received(Path(intake)), scope="centre", made_at=made_at)
+    return put_together(received(Path(intake)), scope="centre", made_at=made_at, derived=derived)
 
 
 def collect_site(site: str, slice_: Path, gate: Path, *, made_at: datetime | None = None) -> QualityData:
@@ -52,14 +52,21 @@ def collect_site(site: str, slice_: Path, gate: Path, *, made_at: datetime | Non
     return put_together([of_gate(site, Path(slice_), Path(gate))], scope="site", made_at=made_at)
 
 
-def report(intake: Path, out: Path, *, warehouse: Path | None = None, progress: Progress = lambda _: None) -> Quality:
+def report(
+    intake: Path,
+    out: Path,
+    *,
+    warehouse: Path | None = None,
+    derived: Path | None = None,
+    progress: Progress = lambda _: None,
+) -> Quality:
     """Write the centre's quality folder, whole or not at all: data.json, metrics.prom and, with a warehouse, OHDSI's results of
     all sites together in dqd/. Raises as `collect`, and E-WAREHOUSE-01."""
     from omop_etl.gates import gate_warehouse
     from omop_etl.gates.dqd_results import FILE
 
     progress("sites")
-    data = collect(Path(intake))
+    data = collect(Path(intake), derived=derived)
     with whole_folder(Path(out)) as folder:
         if warehouse is not None:
             progress("warehouse")

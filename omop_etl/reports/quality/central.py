@@ -17,6 +17,7 @@ from omop_etl.reports.quality.shape import Drift, Duplicates, Funnel, FunnelLimi
 # the code of each rule's check; a funnel's by the events that it counts
 FUNNELS = {"progression": "C-FUNNEL-01", "death": "C-FUNNEL-02"}
 RECENCY, DUPLICATE, DEATH, SHRINK, LATE = "C-CONTACT-01", "C-DUPLICATE-01", "C-DEATH-01", "C-SHRINK-01", "C-LATE-01"
+LINE = "C-LINE-01"
 DRIFT = {"previous": "C-DRIFT-01", "others": "C-DRIFT-02"}
 _PER = 100.0  # rates are per 100 person-years
 _SMALLEST = 0.5  # half a person where a category has nobody: the index is finite
@@ -68,8 +69,10 @@ def central(
     *,
     cut_off: date | None,
     twins: Sequence[tuple[str, str, int, int]] = (),
+    lines: Sequence[tuple[str, int, int]] = (),
 ) -> Central:
-    """Every rule on every site. `twins` is (site, other site, persons known at both, of them with another date of death)."""
+    """Every rule on every site. `twins` is (site, other site, persons known at both, of them with another date of death), `lines` (site,
+    persons whose lines are out of order, persons with lines)."""
     answers, checks = Central(), checks_by_code(defined)
     for measure in FUNNELS:
         _funnel(answers, sites, measure, defined, checks)
@@ -79,6 +82,8 @@ def central(
         _drift(answers, state, sites, defined)
         _shrink(answers, state, defined)
     _late(answers, sites, defined, cut_off)
+    for site, n, of in lines:
+        answers.found.append(Found(site, LINE, n, of, checks[LINE].verdict(n, of), f"{n} of {of} persons with lines"))
     return answers
 
 

@@ -138,8 +138,10 @@ def _name(site: str) -> str:
         return site  # the centre need not have the settings of a hospital
 
 
-def put_together(sites: Sequence[SiteInput], *, scope: str, made_at: datetime | None = None) -> shape.QualityData:
-    """The whole document. Everything in it but `made_at` follows from the sites."""
+def put_together(
+    sites: Sequence[SiteInput], *, scope: str, made_at: datetime | None = None, derived: Path | None = None
+) -> shape.QualityData:
+    """The whole document. Everything in it but `made_at` follows from the sites, and from the lines in `derived` if that is given."""
     defined = definitions()
     day = cut_off_of(defined.study)
     states = [
@@ -156,7 +158,8 @@ def put_together(sites: Sequence[SiteInput], *, scope: str, made_at: datetime | 
         twins = _twins(connection, sites)
         losses, rows_by_type = _ledger(connection, sites)
         codes, totals = _unmapped(connection, sites)
-    answers = rules.central(states, defined, cut_off=day, twins=twins)
+        lines = _lines(connection, sites, derived) if derived is not None else []
+    answers = rules.central(states, defined, cut_off=day, twins=twins, lines=lines)
     if scope == "site":
         answers = rules.Central(recency=answers.recency)
     by_code = {check.code: check for check in defined.checks}
@@ -625,6 +628,31 @@ def _twins(connection: duckdb.DuckDBPyConnection, sites: Sequence[SiteInput]) ->
                           WHERE l.token IS NOT NULL GROUP BY l.site, l.token)
                 SELECT a.site, b.site, count(*), count(*) FILTER (a.day <> b.day)
                 FROM known a JOIN known b ON a.token = b.token AND a.site < b.site GROUP BY ALL ORDER BY ALL""",
+        )
+    ]
+
+
+def _lines(
+    connection: duckdb.DuckDBPyConnection, sites: Sequence[SiteInput], derived: Path
+) -> list[tuple[str, int, int]]:
+    """Site → persons of whom a later line begins before an earlier one, by the derived number or the one that the site declared; and
+    persons with lines."""
+    file, people = Path(derived) / "line.parquet", _here(sites, "person.parquet")
+    if not file.is_file() or not people:
+        return []
+    owner = " UNION ALL ".join(
+        f"SELECT {_text(one.site)} AS site, person_id FROM read_parquet({quoted_path(path)})" for one, path in people
+    )
+    return [
+        (str(site), int(n), int(of))
+        for site, n, of in _read(
+            connection,
+            file,
+            f"""WITH line AS (SELECT person_id, line_number, declared_line, start_date FROM read_parquet({quoted_path(file)})),
+                wrong AS (SELECT DISTINCT a.person_id FROM line a JOIN line b USING (person_id)
+                          WHERE a.start_date > b.start_date AND (a.line_number < b.line_number OR a.declared_line < b.declared_line))
+                SELECT site, count(DISTINCT person_id) FILTER (person_id IN (SELECT person_id FROM wrong)), count(DISTINCT person_id)
+                FROM line JOIN ({owner}) USING (person_id) GROUP BY site ORDER BY site""",
         )
     ]
 

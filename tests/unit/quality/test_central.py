@@ -110,6 +110,10 @@ def test_two_sites_with_one_patient() -> None:
     assert [one["persons"] for one in answers.duplicates] == [3, 2]
 
 
+def test_lines_out_of_order() -> None:
+    assert broken(run(sites(), lines=[("site1", 0, 40), ("site2", 1, 40)])) == {"site2": {"C-LINE-01"}}
+
+
 def test_a_site_without_a_profile_is_left_out_and_stops_nobody() -> None:
     states = sites(profile=None, previous=profile())
     answers = run(states)

@@ -212,6 +212,23 @@ def test_one_hospital_by_itself(centre: Centre, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "quality").iterdir()} == {"data.json", "metrics.prom"}
 
 
+def test_lines_out_of_order_are_laid_at_their_sites_door(centre: Centre, tmp_path: Path) -> None:
+    import duckdb
+
+    one, two = (row["person_id"] for row in rows_of("due", second=True)["person"][:2])
+    duckdb.sql(
+        f"""COPY (SELECT * FROM (VALUES ({one}, 1, NULL::INT, DATE '2020-01-01'), ({one}, 2, NULL, DATE '2021-01-01'),
+            ({two}, 1, 2, DATE '2020-01-01'), ({two}, 2, 1, DATE '2021-01-01'), (77, 1, NULL, DATE '2020-01-01'))
+            AS t(person_id, line_number, declared_line, start_date)) TO '{tmp_path}/line.parquet'"""
+    )
+    data = collect(centre.intake, derived=tmp_path, made_at=WHEN)
+    found = [one for one in data["results"] if one["code"] == "C-LINE-01"]
+    assert [(one["site"], one["numerator"], one["denominator"], one["verdict"]) for one in found] == [
+        ("due", 1, 2, "WARN")
+    ]
+    assert collect(centre.intake, derived=tmp_path / "none", made_at=WHEN) == centre.data
+
+
 def test_nothing_to_report_on(tmp_path: Path) -> None:
     with pytest.raises(PalmaresError, match="E-QUALITY-01"):
         report(tmp_path, tmp_path / "out")
