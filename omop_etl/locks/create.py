@@ -132,8 +132,6 @@ def rebuild(home: Path, name: str, *, vocabulary: Path | None = None, progress: 
     """
     home = Path(home)
     sealed, manifest = read_lock(home, name)
-    now = provenance()
-    since = differences(manifest, now)
     with at_work(home) as work:
         folder, again, _ = _make(
             home,
@@ -146,6 +144,7 @@ def rebuild(home: Path, name: str, *, vocabulary: Path | None = None, progress: 
             progress=progress,
         )
         progress("compare")
+        since = differences(manifest, again)
         if again["vocabulary"] != manifest["vocabulary"]:
             since = ["vocabulary", *since]
         # what was made; the manifest and the citation name the code and are the same only where that is
@@ -181,7 +180,7 @@ def _make(
     progress("build the warehouse")
     build(intake, warehouse, vocabulary=vocabulary)
     derive(warehouse, folder / DERIVED, study=study, cut_off=cut_off, into_warehouse=False, progress=progress)
-    cohort(warehouse, folder / COHORT, study=study, cut_off=cut_off, progress=progress)
+    cohort(warehouse, folder / COHORT, study=study, cut_off=cut_off, derived=folder / DERIVED, progress=progress)
     released = release(
         warehouse, folder / COHORT, folder / DATASETS, study=study, derived=folder / DERIVED, progress=progress
     )
