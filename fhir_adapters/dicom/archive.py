@@ -117,7 +117,7 @@ class ArchiveReader:
 
     def extract(
         self,
-        archive: Archive,
+        connect: Callable[[], Archive],
         out: Path,
         *,
         where: str,
@@ -126,11 +126,15 @@ class ArchiveReader:
         known_file: Path | None,
         progress: Progress | None,
     ) -> Extraction:
-        """Read what changed since `state` (or all). `where` names the archive. Raises E-PACS-…, E-SRC-07, E-DISK-…."""
+        """Read what changed since `state` (or all) of the archive that `connect` gives; `where` names it.
+
+        Raises E-PACS-…, E-SRC-07, E-DISK-….
+        """
         identity = self._identity(where)
         comparable = state is not None and state.get("of") == identity
         before = known.read(known_file) if comparable else []
         with opened(out, {"of": identity, "full": full}) as spool, silent_pydicom():
+            archive = connect()
             try:
                 listing, studies, no_uid = self._list(archive)
                 prints = {} if full else {row.study: row.print for row in before if row.print}
@@ -320,7 +324,8 @@ class ArchiveReader:
             out,
             zone=self._zone,
             instances=self._settings["instances"],
-            increment=Increment(len(done) == len(studies), {"of": identity}, settle),
+            # what was lost this time stands as it was landed before: landing must not begin anew
+            increment=Increment(len(done) == len(studies) and not lost, {"of": identity}, settle),
             more={
                 "studies": {
                     "named": len(listing.studies),

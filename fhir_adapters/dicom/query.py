@@ -38,12 +38,13 @@ if TYPE_CHECKING:
 
     from fhir_adapters.pseudonyms import SiteKey
 
-_SERIES, _INSTANCES, _SERIES_OF_STUDY = key(0x0020000E), key(0x00201209), key(0x00201206)
+_CHARACTER_SET, _PATIENT = key(0x00080005), key(0x00100020)
 _PENDING, _SUCCESS = (0xFF00, 0xFF01), 0x0000
 _CUT = (
     0xA700,
     0xFE00,
 )  # out of resources; cancelled, which we never ask for: so ends an answer that is longer than the archive gives
+_NEVER = 0xA9  # the question does not fit the archive's model: asked again it will not either
 _CALLED, _CALLING = 7, 3  # diagnostics of a rejection (PS3.8, 9.3.4)
 _TRANSIENT = 2
 
@@ -104,7 +105,7 @@ class DicomQuery:
         """Write what changed since `state` (or all). Raises E-PACS-01 … -06, E-SRC-07, E-DISK-…."""
         where = f"{self._settings['called_ae']}@{self._settings['host']}:{self._settings['port']}"
         return self._reader.extract(
-            _Archive(self._settings),
+            partial(_Archive, self._settings),
             out,
             where=where,
             full=full,
@@ -177,18 +178,23 @@ class _Archive:
     def _once(self, question: "Dataset") -> "tuple[list[Dataset], bool]":
         association = self._associated()
         found = []
-        for status, identifier in association.send_c_find(question, _find_model()):
-            code = status.get("Status")
-            if code in _PENDING:
-                if identifier is None:
-                    raise self._broken("an answer cannot be decoded")
-                found.append(identifier)
-            elif code == _SUCCESS or code in _CUT:
-                return found, code in _CUT
-            elif code is None:
-                raise self._broken("the association broke")
-            else:
-                raise _Again("E-PACS-03", f"status 0x{code:04X}")
+        try:
+            for status, identifier in association.send_c_find(question, _find_model()):
+                code = status.get("Status")
+                if code in _PENDING:
+                    if identifier is None:
+                        raise self._broken("an answer cannot be decoded")
+                    found.append(identifier)
+                elif code == _SUCCESS or code in _CUT:
+                    return found, code in _CUT
+                elif code is None:
+                    raise self._broken("the association broke")
+                elif code >> 8 == _NEVER:
+                    raise PalmaresError("E-PACS-03", "archive", detail=f"status 0x{code:04X}")
+                else:
+                    raise _Again("E-PACS-03", f"status 0x{code:04X}")
+        except RuntimeError:  # pynetdicom's, when the archive ended the association between two questions
+            raise self._broken("the association ended") from None
         raise self._broken("the answer has no end")
 
     def _associated(self) -> "Association":
@@ -265,6 +271,8 @@ def _answers(
                 yield Answer("Q-DICOM-DAMAGED", None)
                 continue
             merged = {tag: value for header in (own, beside, above) for tag, value in header.items() if value}
+            # the character set of the answer that the record number comes from
+            merged[_CHARACTER_SET] = (above if above.get(_PATIENT) else own).get(_CHARACTER_SET, b"")
             yield Answer(merged, None, more)
 
 

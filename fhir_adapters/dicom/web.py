@@ -64,7 +64,7 @@ class DicomWeb:
     ) -> Extraction:
         """Write what changed since `state` (or all). Raises E-FHIR-01 … -12 (the server), E-PACS-04 … -06, E-SRC-07, E-DISK-…."""
         return self._reader.extract(
-            _Archive(self._settings),
+            partial(_Archive, self._settings),
             out,
             where=self._settings["url"],
             full=full,
