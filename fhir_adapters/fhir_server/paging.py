@@ -91,14 +91,23 @@ class Pager:
     """Fetches one type. `ahead` is where the next page is fetched while this one is worked on."""
 
     def __init__(
-        self, web: Web, query: Query, strand: Strand, sieve: Deidentifier, ahead: Executor, told: Callable[[int], None]
+        self,
+        web: Web,
+        query: Query,
+        strand: Strand,
+        sieve: Deidentifier,
+        ahead: Executor,
+        told: Callable[[int], None],
+        proven: dict[str, bool],
     ) -> None:
+        """`proven`: by type, whether the server knows `_lastUpdated`; shared by the searches of a run."""
         self._web = web
         self._query = query
         self._strand = strand
         self._sieve = sieve
         self._ahead = ahead
         self._told = told
+        self._proven = proven
         self._came = Fetched(query.resource_type, strand)
 
     def fetch(self, *, check: bool) -> Fetched:
@@ -165,12 +174,17 @@ class Pager:
 
     def _prove_increments(self) -> None:
         """Read all of the type where the server answers a search by `_lastUpdated` with nothing though there is something."""
+        kind = self._query.resource_type
         if self._query.since is None:
             return
-        everything = self._query.between(None, None)
-        if self._any(self._query) or not self._any(everything) or self._any(self._query.between(EARLIEST, None)):
-            return
-        self._read_everything()
+        if kind not in self._proven:
+            everything = self._query.between(None, None)
+            if self._any(self._query):
+                self._proven[kind] = True
+            elif self._any(everything):  # where there is nothing at all, nothing is proven
+                self._proven[kind] = self._any(self._query.between(EARLIEST, None))
+        if not self._proven.get(kind, True):
+            self._read_everything()
 
     def _read_everything(self) -> None:
         self._query = self._query.between(None, None)

@@ -141,6 +141,7 @@ class _Run:
         self._spool = spool
         self._full = full
         self._marks = marks
+        self._proven: dict[str, bool] = {}
 
     def extract(
         self, out: Path, identity: Mapping[str, Any], known: Path | None, told: Callable[[int], None]
@@ -224,9 +225,8 @@ class _Run:
         with ThreadPoolExecutor(parallel, "page") as ahead, ThreadPoolExecutor(parallel, "type") as workers:
 
             def one(search: Search) -> Fetched:
-                pager = Pager(
-                    self._web, search.query, self._spool.strand(search.strand), self._sieve.one(), ahead, told
-                )
+                strand = self._spool.strand(search.strand)
+                pager = Pager(self._web, search.query, strand, self._sieve.one(), ahead, told, self._proven)
                 return pager.fetch(check=self._settings["check_counts"])
 
             futures = [workers.submit(one, search) for search in planned]

@@ -60,8 +60,7 @@ def test_client_credentials(server: Server, tmp_path: Path, monkeypatch: pytest.
     assert read(server, tmp_path / "out", "client-credentials") == 5
 
 
-@pytest.mark.parametrize("key", [RSA, EC], ids=["RS384", "ES384"])
-@pytest.mark.parametrize("form", ["jwk", "jwk set", "pem", "file"])
+@pytest.mark.parametrize(("key", "form"), [(RSA, "jwk"), (EC, "jwk set"), (RSA, "pem"), (EC, "pem"), (EC, "file")])
 def test_smart_backend_services(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: Any, form: str
 ) -> None:
