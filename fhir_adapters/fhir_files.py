@@ -8,6 +8,7 @@ whose name ends in nothing that landing reads is left out and counted.
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,14 +31,15 @@ from fhir_adapters.landing.sources import (
     is_fhir_name,
 )
 from fhir_adapters.memory import IDS, ids_made_by
-from fhir_adapters.outcomes import EXCLUDED, RESOURCE, OutcomeFile, item_name
+from fhir_adapters.outcomes import EXCLUDED, RESOURCE, OutcomeFile
 from fhir_adapters.processes import processors
 from fhir_adapters.pseudonyms import LinkageKey
-from fhir_adapters.shown_names import shown_name
+from fhir_adapters.shown_names import hidden_name, shown_name
 
 if TYPE_CHECKING:
     from fhir_adapters.pseudonyms import SiteKey
 
+_NUMBER = re.compile(r"[0-9]{5,}")  # in a file's name: may be a record number
 _WORTH_A_POOL = 4 * 2**20  # bytes; below, one process is done before others have started
 
 
@@ -134,6 +136,11 @@ class FhirFiles:
                 for resource in deidentified.resources_of(block):
                     yield from of_resource(resource)
 
+    @property
+    def replaces_ids(self) -> bool:
+        """Whether the hospital's own numbers may still stand in its files and in their names."""
+        return self._settings["pseudonyms"] != "hospital"
+
     def members(self, found: list[Found]) -> "Iterator[tuple[str, Path | IO[bytes]]]":
         """Every file, archives unpacked: its name below the folder or archive, and where its bytes are."""
         return deliveries.members(found, alone=not self._path.is_dir())
@@ -158,6 +165,11 @@ class _Run:
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self._per_file: list[int] = []
 
+    def _shown(self, name: str) -> str:
+        """How a file is named in what is written: as `shown_name` says, but where ids are replaced here, digits may be a number."""
+        shown = shown_name(name)
+        return hidden_name(name) if self._source.replaces_ids and _NUMBER.search(shown) and shown == name else shown
+
     @property
     def files(self) -> int:
         return len(self._per_file)
@@ -173,7 +185,7 @@ class _Run:
             self._names.append(name)
             stem, compression = _endings(name)
             try:
-                with _opened(member, name) as stream:
+                with _opened(member, self._shown(name)) as stream:
                     counted = _Counted(stream)
                     content = deidentified.open_stream(counted, compression)  # type: ignore[arg-type]
                     size = member.stat().st_size if isinstance(member, Path) else 0
@@ -182,13 +194,13 @@ class _Run:
                     )
                     self._sizes.append(counted.bytes)
             except DamagedStream:
-                raise PalmaresError("E-LAND-03", shown_name(name)) from None
+                raise PalmaresError("E-LAND-03", self._shown(name)) from None
 
     def take(self, passed: deidentified.Passed) -> None:
         """Write what passed of a block; blocks come in their order."""
         name = self._names[passed.file]
         if self._sink is None:
-            place = self._partial / "fhir" / shown_name(name)
+            place = self._partial / "fhir" / self._shown(name)
             if place.name.startswith("file-") and not place.suffix:
                 place = place.with_name(place.name + _ending(name))
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -220,11 +232,11 @@ class _Run:
         with OutcomeFile(self._partial, kind) as items:
             for name, resources in zip(self._names, self._per_file, strict=True):
                 if resources:
-                    items.add(item_name(name), RESOURCE, resources=resources)
+                    items.add(self._shown(name), RESOURCE, resources=resources)
                 else:
-                    items.add(item_name(name), EXCLUDED, "X-NOTHING-PASSED")
+                    items.add(self._shown(name), EXCLUDED, "X-NOTHING-PASSED")
             for name in self._left:
-                items.add(item_name(name), EXCLUDED, "X-NOT-FHIR")
+                items.add(self._shown(name), EXCLUDED, "X-NOT-FHIR")
             items.balance(sum(self.resources.values()))
         left_out = {":".join(place): count for place, count in sorted(self.counts.items())}
         done = Extraction(
@@ -255,7 +267,7 @@ class _Counted:
 
 
 @contextmanager
-def _opened(member: "Path | IO[bytes]", name: str) -> "Iterator[IO[bytes]]":
+def _opened(member: "Path | IO[bytes]", shown: str) -> "Iterator[IO[bytes]]":
     """The bytes of a file as it lies. Raises E-LAND-04."""
     if not isinstance(member, Path):
         yield member
@@ -263,7 +275,7 @@ def _opened(member: "Path | IO[bytes]", name: str) -> "Iterator[IO[bytes]]":
     try:
         stream = member.open("rb")
     except OSError:
-        raise PalmaresError("E-LAND-04", shown_name(name)) from None
+        raise PalmaresError("E-LAND-04", shown) from None
     with stream:
         yield stream
 

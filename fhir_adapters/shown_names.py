@@ -37,4 +37,9 @@ def shown_name(relative: str) -> str:
     """`relative` (with `/` between folders) when all of it is neutral, else its `file-…` name."""
     if _HIDDEN.fullmatch(relative) or (_PLAIN.fullmatch(relative) and all(map(_is_neutral, relative.split("/")))):
         return relative
+    return hidden_name(relative)
+
+
+def hidden_name(relative: str) -> str:
+    """The name that stands for a file whose own may name somebody."""
     return "file-" + hashlib.md5(relative.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()[:12]

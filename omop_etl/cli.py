@@ -478,6 +478,8 @@ def site_key(
 ) -> None:
     """Make the secret key with which a site makes its pseudonyms, in a file that only its own user can read.
 
+    The linkage key, which the hospitals share and the centre does not have, is made the same way, once, by one of them.
+
     Example: palmares site key --out keys/prova.key
     """
     from fhir_adapters.pseudonyms import SiteKey

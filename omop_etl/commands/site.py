@@ -146,6 +146,9 @@ def phi_check(
     patterns: Annotated[
         bool, typer.Option(help="Look for what looks like a tax code, an e-mail, a telephone number too.")
     ] = True,
+    no_list: Annotated[
+        bool, typer.Option("--no-list", help="Without a list, as the centre: only what looks like an identifier.")
+    ] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -159,9 +162,9 @@ def phi_check(
 
     if known is None:
         known = load_site(site).identifiers if site else None
-    if known is None:
+    if known is None and not no_list:
         raise PalmaresError("E-PHI-04", site or "phi-check")
-    found = search(folders, read_known(known), patterns=patterns, jobs=jobs)
+    found = search(folders, read_known(known) if known else [], patterns=patterns, jobs=jobs)
     if json:
         findings = [one._asdict() for one in found.findings]
         _print_json(

@@ -113,6 +113,18 @@ def test_a_file_named_after_a_patient(tmp_path: Path) -> None:
     assert shown == [(path.stem,)]
 
 
+def test_a_file_named_after_a_record_number(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "123456.json").write_bytes(orjson.dumps(OBSERVATION))
+    (tmp_path / "in" / "page-0001.json").write_bytes(orjson.dumps(OBSERVATION))
+    extract(tmp_path / "in", tmp_path / "out")
+    names = sorted(path.name for path in (tmp_path / "out" / "fhir").iterdir())
+    assert names[1] == "page-0001.json" and names[0].startswith("file-")
+    assert b"123456" not in written(tmp_path / "out")
+    extract(tmp_path / "in", tmp_path / "replaced", pseudonyms="hospital")
+    assert (tmp_path / "replaced" / "fhir" / "123456.json").exists()
+
+
 def test_a_bundle_with_all_that_bundles_hold(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     bundle = {
