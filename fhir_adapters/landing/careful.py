@@ -35,6 +35,9 @@ from fhir_adapters.landing.rules import (
 from fhir_adapters.processes import in_order, uncollected
 from fhir_adapters.shown_names import shown_name
 
+# what DuckDB raises for a line that it refuses. It cuts the line in its message after so many bytes, and where that is in the middle of a
+# letter Python cannot read the message: the error is then this one, whose bytes may show a value, too
+REFUSED = (duckdb.InvalidInputException, UnicodeDecodeError)
 # A column type read from its text: None for a leaf, a mapping for a STRUCT, a List for a list.
 Shape = Any
 
@@ -222,7 +225,7 @@ class _Judge:
         try:
             self._connection.execute(self._read).fetchall()
             return
-        except duckdb.InvalidInputException:
+        except REFUSED:
             if len(positions) == 1:
                 yield positions[0]
                 return

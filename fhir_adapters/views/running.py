@@ -42,6 +42,9 @@ def run_sql(connection: duckdb.DuckDBPyConnection, sql: str, subject: str) -> du
     """Execute; DuckDB's own words about a resource, which may show its values, become a numbered error about `subject`."""
     try:
         return connection.execute(sql)
+    except UnicodeDecodeError:
+        # DuckDB cut the line that it shows in the middle of a letter
+        raise PalmaresError(STRUCTURE, subject) from None
     except duckdb.Error as error:
         raise explained(error, subject) from None
 

@@ -64,7 +64,7 @@ class Increment:
                 with step("merging"):
                     counts = merging.merge(self.connection, self.previous, part, self.run.out)
                     return self._finish(part, counts, started)
-        except duckdb.Error as error:
+        except (duckdb.Error, UnicodeDecodeError) as error:
             raise PalmaresError("E-MAP-01", self.run.steps.now, detail=type(error).__name__) from None
         finally:
             self.connection.close()

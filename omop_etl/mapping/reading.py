@@ -14,7 +14,7 @@ import duckdb
 import orjson
 
 from fhir_adapters.landing import DELETED_SQL, LAST_UPDATED_SQL, VERSION_NUMBER_SQL, Shard
-from fhir_adapters.landing.careful import Suspect, explain_shards
+from fhir_adapters.landing.careful import REFUSED, Suspect, explain_shards
 from fhir_adapters.views import CompiledView, compile_view, read_shards
 from omop_etl.mapping.codes import coded_elements
 from omop_etl.mapping.codesets import literal
@@ -106,7 +106,7 @@ class Reader:
         """Read all shards of a type strictly; False when DuckDB refuses one. Its words may show a value: they go no further."""
         try:
             self._load(connection, task, task.places, fit=_FIT_ID)
-        except duckdb.InvalidInputException:
+        except REFUSED:
             return False
         self._finish(connection, task)
         return True
@@ -163,7 +163,7 @@ class Reader:
                 f"SELECT count(COLUMNS(*)) FROM (SELECT * FROM {read_shards([place], columns)} "
                 f"WHERE CASE WHEN {fit} THEN true ELSE error('careful') END)"
             )
-        except duckdb.InvalidInputException:
+        except REFUSED:
             return False
         return True
 

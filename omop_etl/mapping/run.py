@@ -67,7 +67,7 @@ class Run:
         try:
             with machine_errors(str(named)):
                 return self._map(connection, opened, started, named)
-        except duckdb.Error as error:
+        except (duckdb.Error, UnicodeDecodeError) as error:
             raise PalmaresError("E-MAP-01", self.steps.now, detail=type(error).__name__) from None
         finally:
             connection.close()

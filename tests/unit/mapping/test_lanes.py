@@ -141,3 +141,15 @@ def test_progress_names_the_steps(tmp_path: Path) -> None:
     told: list[str] = []
     map_folder(site(), write_fhir(tmp_path / "fhir", [patient(), GOOD[0]]), tmp_path / "slice", progress=told.append)
     assert told[0] == "landing" and "mapping Observation" in told and told[-1] == "checking"
+
+
+@pytest.mark.parametrize("offset", range(4))
+def test_words_that_duckdb_cuts_in_the_middle_of_a_letter(tmp_path: Path, offset: int) -> None:
+    """It shows the start of a line that it refuses, so many bytes of it: the error of a message that ends in half a letter is another."""
+    secret = "x" * offset + "perché è più città " * 30 + "𝔐" * 50
+    found = mapped(
+        tmp_path,
+        [patient(), resource("Observation", "good"), resource("Observation", "bad", valueQuantity=secret)],
+    )
+    assert found.why("Observation", "bad") == ("quarantined", "Q-KIND")
+    assert found.one("Observation", "good", "measurement")

@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from fhir_adapters.errors import PalmaresError
-from fhir_adapters.views import run_view
+from fhir_adapters.views import evaluate, run_view
 
 VIEW = {
     "resource": "Patient",
@@ -117,3 +117,17 @@ def test_unknown_ending_and_unreadable_definition(tmp_path: Path, definition: Pa
     definition.write_text("{")
     with pytest.raises(PalmaresError, match="E-VIEW-04"):
         run_view(definition, tmp_path, tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize("offset", range(4))
+def test_a_message_of_duckdb_that_ends_in_half_a_letter_is_numbered_like_any_other(offset: int) -> None:
+    view = {
+        "resourceType": "ViewDefinition",
+        "status": "active",
+        "resource": "Patient",
+        "select": [{"column": [{"name": "family", "path": "name.family", "collection": True}]}],
+    }
+    secret = "x" * offset + "perché è più città " * 30
+    with pytest.raises(PalmaresError) as raised:
+        evaluate(view, [{"resourceType": "Patient", "id": "p", "name": [secret]}])
+    assert "città" not in str(raised.value) and raised.value.__cause__ is None
