@@ -17,12 +17,14 @@ from omop_etl.gates.definitions import verdict_of
 from great_expectations.compatibility import pydantic
 from great_expectations.execution_engine import SqlAlchemyExecutionEngine
 from great_expectations.expectations.expectation import BatchExpectation
+from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 from great_expectations.expectations.metrics.metric_provider import metric_value
 from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
 from great_expectations.render.renderer_configuration import RendererConfiguration, RendererValueType
 
 COUNTS_TABLE = "check_count"
 METRIC = "table.violations"
+_TYPE = "expect_violations_within_thresholds"
 
 
 @lru_cache(maxsize=4096)
@@ -78,6 +80,20 @@ class ExpectViolationsWithinThresholds(BatchExpectation):
             if warn is not None and block is not None and warn > block:
                 raise ValueError(f"{check['code']}: warn is above block")
         return checks
+
+    @property
+    def configuration(self) -> ExpectationConfiguration:
+        """As GX makes it, without copying every field first: it asks for it some thirty times per run."""
+        return ExpectationConfiguration(
+            type=_TYPE,
+            kwargs={key: getattr(self, key) for key in self.success_keys},
+            meta=self.meta,
+            notes=self.notes,
+            description=self.description,
+            severity=self.severity,
+            id=self.id,
+            rendered_content=self.rendered_content,
+        )
 
     def _validate(
         self,

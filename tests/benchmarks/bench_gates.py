@@ -1,4 +1,4 @@
-"""What the gate and the warehouse cost.
+"""What the gate, the warehouse and the report on quality cost.
 
     python tests/benchmarks/bench_gates.py                     37 sites of 6,000 patients, then 20 million measurements
     python tests/benchmarks/bench_gates.py sites [SITES PATIENTS]
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from omop_etl.cdm import ddl
 from omop_etl.gates import GateJob, gate, gate_many
+from omop_etl.reports.quality import report
 from omop_etl.submission import receive, submit
 from omop_etl.warehouse import build
 from tests.slices import (
@@ -76,7 +77,9 @@ def many_sites(home: Path, sites: int, patients: int) -> dict[str, float]:
     )
     times["receive"] = seconds(lambda: [receive(one, home / "intake") for one in submissions])
     taken = sorted((home / "intake").iterdir())
-    times["build"] = seconds(lambda: build(taken, home / "warehouse.duckdb", vocabulary=vocabulary))
+    warehouse = home / "warehouse.duckdb"
+    times["build"] = seconds(lambda: build(taken, warehouse, vocabulary=vocabulary))
+    times["quality"] = seconds(lambda: report(home / "intake", home / "quality", warehouse=warehouse))
     return times
 
 

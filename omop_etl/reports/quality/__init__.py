@@ -6,6 +6,7 @@ report(intake, out, warehouse=…)           both files of the centre: data.json
 report_site(site, slice_, gate, out)       the same of one hospital
 """
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,9 +83,16 @@ def report(
 def report_site(site: str, slice_: Path, gate: Path, out: Path) -> Quality:
     """Write one hospital's quality folder. Raises as `collect_site`."""
     data = collect_site(site, slice_, gate)
+    data["sites"][0]["data_docs"] = _link(Path(gate) / "data_docs" / "index.html", Path(out))
+    data["sites"][0]["dqd_results"] = _link(Path(gate) / "dqd_results.json", Path(out))
     with whole_folder(Path(out)) as folder:
         _written(data, folder)
     return _said(data, Path(out))
+
+
+def _link(file: Path, folder: Path) -> str | None:
+    """How a page in `folder` leads to a file; None when it is not there."""
+    return os.path.relpath(file, folder).replace(os.sep, "/") if file.is_file() else None
 
 
 def _written(data: QualityData, folder: Path) -> None:

@@ -209,7 +209,10 @@ def test_one_hospital_by_itself(centre: Centre, tmp_path: Path) -> None:
     assert not [one for one in data["results"] if one["code"].startswith("C-")]
     said = report_site("due", centre.home / "due-b", centre.home / "due-b-gate", tmp_path / "quality")
     assert said.verdicts == {"PASS": 0, "WARN": 1, "BLOCK": 0}
-    assert {path.name for path in (tmp_path / "quality").iterdir()} == {"data.json", "metrics.prom"}
+    assert {path.name for path in (tmp_path / "quality").iterdir()} >= {"data.json", "metrics.prom"}
+    fact = json.loads((tmp_path / "quality" / "data.json").read_text())["sites"][0]
+    for name in ("data_docs", "dqd_results"):
+        assert (tmp_path / "quality" / fact[name]).is_file()
 
 
 def test_lines_out_of_order_are_laid_at_their_sites_door(centre: Centre, tmp_path: Path) -> None:
