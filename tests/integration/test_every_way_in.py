@@ -79,7 +79,7 @@ def way_in(root: Path, way: str) -> Path:
                 extract_from(source, out)
                 extracted.append(out)
     land(extracted, root / way / "landed", jobs=1)
-    validate(root / way / "landed", root / way / "accepted", jobs=1)
+    validate(root / way / "landed", root / way / "accepted", verdicts=root / "verdicts", jobs=1)
     map_site(site, root / way / "accepted", root / way / "slice", vocabulary=None, jobs=1)
     return root / way / "slice"
 
