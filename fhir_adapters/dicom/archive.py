@@ -109,7 +109,8 @@ class ArchiveReader:
         self._settings = settings
         self._key = key
         self._zone = zone_of(settings, kind)
-        self._record_numbers: tuple[str | None, int] = (settings["issuer"], digits_of(settings, kind))
+        # one for all studies, used by one thread: what it met before is not read, and not held, again
+        self._values = Reader(allow_list.dicom(), key, settings["issuer"], digits_of(settings, kind))
         if not 1 <= settings["parallel"] <= 64 or settings["limit"] < 0 or not 0 <= settings["most_deleted"] <= 1:
             raise PalmaresError("E-SRC-02", kind, detail="parallel, limit or most_deleted is out of range")
         if isinstance(settings["since"], datetime):
@@ -256,7 +257,8 @@ class ArchiveReader:
 
     def _study(self, study: Archived, future: Future[Callable[[Wanted], Iterator[Answer]]]) -> StudyRead:
         """What a study holds. Raises PalmaresError when the archive cannot be asked any more."""
-        reader = Reader(allow_list.dicom(), self._key, *self._record_numbers)
+        reader = self._values
+        reader.left_out = Counter()
         found: list[Instance | str] = []
         items: list[str] = []
         try:

@@ -4,6 +4,7 @@ Nothing in it identifies: instances hold pseudonyms and permitted values only.
 """
 
 from collections import Counter
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -41,8 +42,17 @@ def _instance(one: Instance) -> list[Any]:
 
 def _instance_of(packed_: list[Any]) -> Instance:
     patient, study, series, uid, values, measures = packed_
-    permitted = tuple((name, tuple(_value_of(value) for value in these)) for name, these in values)
+    permitted = tuple(_same((name, tuple(_value_of(value) for value in these))) for name, these in values)
     return Instance(patient, study, series, uid, permitted, tuple(_measure_of(one) for one in measures))
+
+
+@lru_cache(maxsize=65536)
+def _same(pair: tuple[str, tuple[Value, ...]]) -> tuple[str, tuple[Value, ...]]:
+    """The pair itself, the same object each time: instances say nearly the same, and a million of them shall fit into memory.
+
+    The values of one name are of one type, so that 1 and True never meet.
+    """
+    return pair
 
 
 def _value(value: Value) -> Any:
