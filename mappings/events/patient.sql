@@ -19,8 +19,8 @@ SELECT
     ethnicity_text,
     ethnicity_omop_code,
     ethnicity_omop_display,
-    left(state, 50) AS state,
-    left(country, 80) AS country,
+    nullif(left(trim(state), 50), '') AS state,
+    nullif(left(trim(country), 80), '') AS country,
     first_provider_key(general_practitioners) AS provider_key,
     reference_key(managing_organization, 'Organization') AS care_site_key,
     deceased_datetime,
@@ -37,7 +37,7 @@ SELECT s.key, 'M-REPLACED' AS reason FROM stage s JOIN person_of p ON p.key = s.
 -- country and state only: an address identifies (f2o-022). One row for all who live there
 SELECT
     min_by(id, key) AS resource_id,
-    md5_number(site() || '|residence|' || coalesce(state, '') || '|' || coalesce(country, '')) AS hash,
+    residence_hash(state, country) AS hash,
     CASE WHEN strlen(state) <= 2 THEN state END AS state,
     state AS location_source_value,
     country AS country_source_value
@@ -58,7 +58,7 @@ SELECT
     left(coalesce(s.race_omop_display, s.race_text, s.race_code), 50) AS race_source_value,
     coalesce(standard_concept(s.ethnicity_omop_code, 'Ethnicity'), ethnicity_concept(s.ethnicity_code), 0) AS ethnicity_concept_id,
     left(coalesce(s.ethnicity_omop_display, s.ethnicity_text, s.ethnicity_code), 50) AS ethnicity_source_value,
-    md5_number(site() || '|residence|' || coalesce(s.state, '') || '|' || coalesce(s.country, '')) AS location_hash,
+    residence_hash(s.state, s.country) AS location_hash,
     s.provider_key,
     s.care_site_key
 FROM stage s

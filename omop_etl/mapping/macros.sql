@@ -10,6 +10,10 @@ CREATE OR REPLACE MACRO id_of(hash) AS greatest(1::BIGINT, (hash & {mask}::UHUGE
 CREATE OR REPLACE MACRO row_hash(key, discriminator) AS
     CASE WHEN discriminator = '' THEN key ELSE md5_number(to_hex(key) || '|' || discriminator) END;
 
+-- who live in one state of one country live in one place; the length tells where the one word ends
+CREATE OR REPLACE MACRO residence_hash(state, country) AS
+    md5_number({site} || '|residence|' || strlen(coalesce(state, '')) || '|' || coalesce(state, '') || '|' || coalesce(country, ''));
+
 -- what a reference points to when it may point to this type: relative, absolute (with a version or not) or urn.
 -- Contained (#), conditional (?) and logical references (no text) point to nothing here
 CREATE OR REPLACE MACRO reference_key(reference, type) AS CASE

@@ -449,3 +449,20 @@ def test_observation_period(slice_: Slice) -> None:
     assert len(rows) == 1  # no visit: the span of the records
     assert str(rows[0]["observation_period_start_date"]) == "2020-01-01"
     assert rows[0]["period_type_concept_id"] == 32882
+
+
+def test_places_of_residence_are_told_apart_by_their_words_alone(tmp_path: Path) -> None:
+    """An empty state is none, and no word runs into the next: two rows of one identity would end the run."""
+    places = {
+        "none": {"country": "IT"},
+        "empty": {"state": "", "country": "IT"},
+        "spaces": {"state": "  ", "country": "IT"},
+        "bar-1": {"state": "a|b", "country": "c"},
+        "bar-2": {"state": "a", "country": "b|c"},
+        "nowhere": {"state": "", "country": ""},
+    }
+    found = mapped(tmp_path, [patient(name, address=[place]) for name, place in places.items()])
+    ids = {name: found.one("Patient", name, "person")["location_id"] for name in places}
+    assert ids["none"] == ids["empty"] == ids["spaces"] is not None
+    assert ids["bar-1"] != ids["bar-2"] and ids["nowhere"] is None
+    assert len(found.rows("location")) == 3
