@@ -94,6 +94,12 @@ def test_no_date_leaves(place: Path) -> None:
     assert not [name for name, kind, *_ in types if kind.startswith(("DATE", "TIME"))]
 
 
+def test_every_hidden_number_of_the_public_attrition_has_one_sign(place: Path) -> None:
+    text = (place / "release" / "attrition.json").read_text() + (place / "release" / "attrition.csv").read_text()
+    assert "*" in text
+    assert "<10" not in text
+
+
 def test_no_id_of_the_warehouse_leaves(place: Path, baseline: pd.DataFrame) -> None:
     assert baseline["patient"].str.fullmatch(r"[0-9a-f]{16}").all()
     assert list(baseline["patient"]) == sorted(baseline["patient"])  # an order that says nothing
@@ -277,6 +283,46 @@ def test_what_does_not_belong_together_is_not_released(what: str, place: Path, t
         release(warehouse, cohort, tmp_path / "release")
     assert raised.value.code == "E-PUBLISH-02"
     assert not (tmp_path / "release").exists()
+
+
+@pytest.mark.parametrize("what", ["no folder", "no manifest", "a table is gone", "another cut-off", "other rows"])
+def test_what_was_derived_elsewhere_is_not_released(what: str, place: Path, tmp_path: Path) -> None:
+    derived = tmp_path / "derived"
+    if what != "no folder":
+        shutil.copytree(place / "derived", derived)
+    if what == "no manifest":
+        (derived / "manifest.json").unlink()
+    if what == "a table is gone":
+        (derived / "line.parquet").unlink()
+    changed = {"another cut-off": {"cut_off": "2024-01-01"}, "other rows": {"warehouse_content_sha256": "0" * 64}}.get(
+        what
+    )
+    if changed:
+        manifest = json.loads((derived / "manifest.json").read_text()) | changed
+        (derived / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(PalmaresError) as raised:
+        release(place / "warehouse.duckdb", place / "cohort", tmp_path / "release", derived=derived)
+    assert raised.value.code == "E-PUBLISH-02"
+    assert list(tmp_path.iterdir()) in ([], [derived])
+
+
+@pytest.mark.parametrize("moved", [0, 1, 3600], ids=["as released", "a day off", "an hour off"])
+def test_the_last_look_holds_that_every_patient_has_day_0_at_one_moment(
+    moved: int, place: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "meds" / "data"
+    data.mkdir(parents=True)
+    shift = {0: "INTERVAL 0 DAY", 1: "INTERVAL 1 DAY", 3600: "INTERVAL 1 HOUR"}[moved]
+    duckdb.sql(
+        f"SELECT * REPLACE (CASE WHEN subject_id = (SELECT max(subject_id) FROM '{place}/release/meds/data/0.parquet') "
+        f"THEN time + {shift} ELSE time END AS time) FROM '{place}/release/meds/data/0.parquet'"
+    ).write_parquet(str(data / "0.parquet"))
+    if not moved:
+        privacy.check(tmp_path, day_0=date(2000, 1, 1))
+        return
+    with pytest.raises(PalmaresError) as raised:
+        privacy.check(tmp_path, day_0=date(2000, 1, 1))
+    assert raised.value.code == "E-PUBLISH-01"
 
 
 @pytest.mark.parametrize(
