@@ -26,10 +26,11 @@ class Told(NamedTuple):
 
 
 class Wrong(NamedTuple):
-    """A line of the report: which segment (name and number in the message), which field, why (code of reasons.csv)."""
+    """A line of the report: the segment's place in the message and its name, the field, why (code of reasons.csv)."""
 
+    place: int
     segment: str
-    field: str
+    field: int
     reason: str
 
 
@@ -75,7 +76,7 @@ class Reading:
     def wrong(self, segment: Segment, number: int, reason: str) -> None:
         """Note that a field could not pass."""
         place = next(place for place, one in enumerate(self.segments, start=1) if one is segment)
-        self.wrongs.append(Wrong(f"{shown_segment(segment.name)} {place}", f"{number}", reason))
+        self.wrongs.append(Wrong(place, shown_segment(segment.name), number, reason))
 
     def pseudonym(self, kind: str, *parts: str) -> str:
         """The id of a resource."""

@@ -1,4 +1,7 @@
-"""`report.csv`: what of a message did not pass, by message, segment and field, never with its value."""
+"""`report.csv`: what of a message did not pass, by message, segment and field, never with its value.
+
+Its columns are those of every source's report: file (and the message in it), row (the segment in the message), column (the field).
+"""
 
 import csv
 from collections import Counter
@@ -16,12 +19,12 @@ class Report:
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8", newline="")
         self._lines = csv.writer(self._file)
-        self._lines.writerow(["message", "segment", "field", "reason"])
+        self._lines.writerow(["file", "row", "column", "reason"])
         self.reasons: Counter[str] = Counter()
 
     def add(self, item: str, wrong: "Wrong") -> None:
         """One line."""
-        self._lines.writerow([item, wrong.segment, wrong.field, wrong.reason])
+        self._lines.writerow([item, wrong.place, f"{wrong.segment}-{wrong.field}", wrong.reason])
         self.reasons[wrong.reason] += 1
 
     def __enter__(self) -> Self:

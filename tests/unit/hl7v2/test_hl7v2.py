@@ -60,7 +60,8 @@ class Run:
         self.outcomes = [(row["outcome"], row["reason"]) for row in rows]
         self.items = [row["item"] for row in rows]
         lines = (folder / "out" / "report.csv").read_text(encoding="utf-8").splitlines()[1:]
-        self.report = [tuple(line.split(",")[1:]) for line in lines]
+        cells = [line.split(",")[1:] for line in lines]
+        self.report = [(f"{column.split('-')[0]} {row}", column.split("-")[1], reason) for row, column, reason in cells]
 
     def text(self) -> str:
         return "".join(
