@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 
 VERSIONS = "cdmVersionRange"  # of the CDM that ATLAS had in mind; it selects nothing
 REFERENCES = ("CodesetId", "DrugCodesetId", "codesetId")
+# what Circe takes for words of its own by (the element around it, the element); circepy takes anything, as if it were the default
+LIMITS = ("PrimaryCriteriaLimit", "QualifiedLimit", "ExpressionLimit")
+WORDS: dict[tuple[str, str], tuple[Any, ...]] = {
+    ("DateOffset", "DateField"): ("StartDate", "EndDate"),
+    **{(limit, "Type"): ("All", "First", "Last") for limit in LIMITS},
+    ("Occurrence", "Type"): (0, 1, 2),
+    ("Start", "Coeff"): (-1, 1),
+    ("End", "Coeff"): (-1, 1),
+    ("expression", "Type"): ("ALL", "ANY", "AT_LEAST", "AT_MOST"),
+    ("Groups", "Type"): ("ALL", "ANY", "AT_LEAST", "AT_MOST"),
+    ("AdditionalCriteria", "Type"): ("ALL", "ANY", "AT_LEAST", "AT_MOST"),
+    ("CollapseSettings", "CollapseType"): ("ERA",),
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +92,14 @@ def read(path: Path) -> Definition:
     expression = _parsed(plain, path.name)
     asked = {key: value for key, value in plain.items() if key != VERSIONS}
     _refuse(path.name, "E-CIRCE-02", _lost(asked, expression.model_dump(mode="json"), ""), "not understood")
-    known = {one.id for one in expression.concept_sets}
+    _refuse(path.name, "E-CIRCE-02", _odd(plain, "", ""), "has a value that Circe does not know")
+    numbers = [one.id for one in expression.concept_sets]
+    twice = sorted({str(one) for one in numbers if numbers.count(one) > 1})
+    if twice:
+        raise PalmaresError(
+            "E-CIRCE-03", path.name, count=len(twice), detail=f"two concept sets have the id {twice[0]}"
+        )
+    known = set(numbers)
     _refuse(path.name, "E-CIRCE-03", _dangling(plain, known, ""), "refers to a concept set that is not there")
     return Definition(name, plain, expression, _checked(expression, path.name))
 
@@ -119,23 +139,40 @@ def _refuse(file: str, code: str, places: Iterator[str], why: str) -> None:
 
 
 def _lost(given: Any, taken: Any, place: str) -> Iterator[str]:
-    """The places of `given` that `taken` does not hold; what is empty may be left out."""
+    """The places of `given` that `taken` does not hold; what says nothing may be left out."""
     if isinstance(given, dict):
         there = {_same(key): value for key, value in taken.items()} if isinstance(taken, dict) else {}
         for key, value in given.items():
             step = f"{place}.{key}" if place else key
             if _same(key) in there:
                 yield from _lost(value, there[_same(key)], step)
-            elif value not in (None, "", [], {}, False):
+            elif value not in (None, "", [], False):
                 yield step
     elif isinstance(given, list):
         if not isinstance(taken, list) or len(taken) != len(given):
             yield place
         else:
             for number, (one, other) in enumerate(zip(given, taken, strict=True)):
+                # an empty criterion would become one that anything fulfils
+                if one == {} and other:
+                    yield f"{place}[{number}]"
                 yield from _lost(one, other, f"{place}[{number}]")
     elif given is not None and _value(given) != _value(taken):
         yield place
+
+
+def _odd(given: Any, around: str, place: str) -> Iterator[str]:
+    """The places where a word stands that Circe does not know."""
+    if isinstance(given, dict):
+        for key, value in given.items():
+            step = f"{place}.{key}" if place else key
+            words = WORDS.get((around, key))
+            if words is not None and value is not None and value not in words:
+                yield step
+            yield from _odd(value, key, step)
+    elif isinstance(given, list):
+        for number, one in enumerate(given):
+            yield from _odd(one, around, f"{place}[{number}]")
 
 
 def _same(key: str) -> str:

@@ -138,9 +138,41 @@ def censoring_by_nothing(one: dict[str, Any]) -> None:
     one["CensoringCriteria"] = [{"DrugExposure": {"CodesetId": 12}}]
 
 
+def unknown_criterion_that_says_nothing(one: dict[str, Any]) -> None:
+    one["PrimaryCriteria"]["CriteriaList"].append({"Nothing": {}})
+
+
+def empty_criterion(one: dict[str, Any]) -> None:
+    one["PrimaryCriteria"]["CriteriaList"] = [{}]
+
+
+def unknown_date_field(one: dict[str, Any]) -> None:
+    one["EndStrategy"]["DateOffset"]["DateField"] = "MiddleDate"
+
+
+def unknown_limit(one: dict[str, Any]) -> None:
+    one["QualifiedLimit"] = {"Type": "Third"}
+
+
+def two_sets_with_one_id(one: dict[str, Any]) -> None:
+    one["ConceptSets"].append(copy.deepcopy(one["ConceptSets"][0]))
+
+
+def condition_in_a_number(one: dict[str, Any]) -> None:
+    one["InclusionRules"][1]["expression"]["CriteriaList"][0]["Criteria"]["Measurement"]["ValueAsNumber"]["Value"] = (
+        "1 OR 1=1"
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "code", "place"),
     [
+        (unknown_criterion_that_says_nothing, "E-CIRCE-02", r"CriteriaList\[1\]\.Nothing"),
+        (empty_criterion, "E-CIRCE-02", r"CriteriaList\[0\]"),
+        (unknown_date_field, "E-CIRCE-02", "DateOffset.DateField"),
+        (unknown_limit, "E-CIRCE-02", "QualifiedLimit.Type"),
+        (two_sets_with_one_id, "E-CIRCE-03", "two concept sets have the id 0"),
+        (condition_in_a_number, "E-CIRCE-02", r"Criteria\.Measurement"),
         (misspell_criterion, "E-CIRCE-02", r"PrimaryCriteria\.CriteriaList\[0\]\.DrugExposuree"),
         (misspell_field, "E-CIRCE-02", r"PrimaryCriteria\.CriteriaList\[0\]\.DrugExposure\.Frist"),
         (word_for_a_number, "E-CIRCE-02", r"PrimaryCriteria\.CriteriaList\[0\]\.DrugExposure"),
@@ -206,6 +238,17 @@ def test_no_file_can_be_read_or_written_by_a_definition(database: Path, tmp_path
         engine.execute(f"COPY (SELECT 1) TO '{tmp_path}/x.csv'")
     with pytest.raises(PalmaresError, match="E-CIRCE-04"), on_duckdb(database) as engine:
         engine.execute("SET enable_external_access = true")
+
+
+def test_quotes_in_texts_and_names_stay_texts(database: Path, tmp_path: Path) -> None:
+    expression = plain()
+    primary(expression)["StopReason"] = {"Text": "a'); DELETE FROM main.person; --", "Op": "contains"}
+    expression["InclusionRules"][0]["name"] = "x'); DROP TABLE main.person; -- @target {1}?{;}"
+    path = tmp_path / "asked.json"
+    path.write_text(json.dumps(expression), encoding="utf-8")
+    assert run(path, tmp_path / "out", warehouse=database).persons == 0
+    with duckdb.connect(str(database), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM person").fetchall() == [(240,)]
 
 
 def test_a_set_that_the_vocabulary_does_not_know_is_no_silent_nobody(database: Path, tmp_path: Path) -> None:
