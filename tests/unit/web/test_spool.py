@@ -15,7 +15,7 @@ PAGES = [(b'{"id":"1"}\n{"id":"2"}\n', b"m\tA\t1\t\nm\tA\t2\t\n"), (b"", b""), (
 
 
 @given(cuts=st.tuples(st.integers(0, 200), st.integers(0, 200), st.integers(0, 400)))
-@hypothesis(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_cut_off_anywhere(tmp_path_factory: pytest.TempPathFactory, cuts: tuple[int, int, int]) -> None:
     folder = tmp_path_factory.mktemp("spool")
     strand = Strand(folder, "A")

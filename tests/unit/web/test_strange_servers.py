@@ -92,7 +92,7 @@ def tried(url: str, kind: str, folder: Path, **said: Any) -> None:
 
 
 SOUND = {"resourceType": "CapabilityStatement", "rest": [{"resource": [{"type": "Patient"}]}]}
-RARE = hypothesis(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+RARE = hypothesis(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @given(bundle=BUNDLE)
