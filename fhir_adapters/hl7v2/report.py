@@ -1,6 +1,6 @@
 """`report.csv`: what of a message did not pass, by message, segment and field, never with its value.
 
-Its columns are those of every source's report: file (and the message in it), row (the segment in the message), column (the field).
+Its columns are those of every source's report: file, row (message in the file / segment in the message), column (the field).
 """
 
 import csv
@@ -24,7 +24,8 @@ class Report:
 
     def add(self, item: str, wrong: "Wrong") -> None:
         """One line."""
-        self._lines.writerow([item, wrong.place, f"{wrong.segment}-{wrong.field}", wrong.reason])
+        file, _, message = item.rpartition(":")
+        self._lines.writerow([file, f"{message}/{wrong.place}", f"{wrong.segment}-{wrong.field}", wrong.reason])
         self.reasons[wrong.reason] += 1
 
     def __enter__(self) -> Self:

@@ -61,7 +61,10 @@ class Run:
         self.items = [row["item"] for row in rows]
         lines = (folder / "out" / "report.csv").read_text(encoding="utf-8").splitlines()[1:]
         cells = [line.split(",")[1:] for line in lines]
-        self.report = [(f"{column.split('-')[0]} {row}", column.split("-")[1], reason) for row, column, reason in cells]
+        self.report = [
+            (f"{column.split('-')[0]} {row.split('/')[1]}", column.split("-")[1], reason)
+            for row, column, reason in cells
+        ]
 
     def text(self) -> str:
         return "".join(
