@@ -80,9 +80,12 @@ class Key:
     def create(cls, path: Path) -> Self:
         """Write a new random key, readable by this user alone.
 
-        Raises E-KEY-04 when something stands there: a new key would cut every pseudonym made so far from its patient.
+        Raises E-KEY-04 when something stands there: a new key would cut every pseudonym made so far from its patient; E-KEY-05
+        when the place lies in a repository.
         """
         path = Path(path)
+        if any((folder / ".git").exists() for folder in path.resolve().parents):
+            raise PalmaresError("E-KEY-05", path.name)
         secret = secrets.token_bytes(KEY_BYTES)
         with machine_errors(str(path)):
             path.parent.mkdir(parents=True, exist_ok=True)

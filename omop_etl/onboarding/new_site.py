@@ -120,7 +120,8 @@ def ask(site_id: str, prompt: Callable[..., Any], confirm: Callable[..., bool]) 
 def write_site(new: NewSite, folder: Path, *, key: bool = True) -> Site:
     """Write `<folder>/<id>.toml`, and the site's key where there is none; return the site as it is read back.
 
-    Raises E-SITE-02 (an id or a zone that is none), E-SITE-03 (the site has a TOML), E-SRC-01, -02 (a source does not fit).
+    Raises E-SITE-02 (an id or a zone that is none), E-SITE-03 (the site has a TOML), E-SRC-01, -02 (a source does not fit),
+    E-KEY-05 (the folder lies in a repository).
     """
     if not _ID.fullmatch(new.id):
         raise PalmaresError("E-SITE-02", "site", detail="its id has letters, digits, - and _ only")
@@ -132,12 +133,12 @@ def write_site(new: NewSite, folder: Path, *, key: bool = True) -> Site:
     if path.exists():
         raise PalmaresError("E-SITE-03", path.name)
     text = "\n".join(_toml(new)) + "\n"
+    place = folder / "keys" / f"{new.id}.key"
+    if key and not place.exists():
+        SiteKey.create(place)  # first: where no key may stand, no site is left without one
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
-    place = folder / "keys" / f"{new.id}.key"
-    if key and not place.exists():
-        SiteKey.create(place)
     return load_site(new.id, folder)
 
 

@@ -204,3 +204,11 @@ def test_the_check_character_is_that_of_python_codicefiscale(first: str) -> None
     from codicefiscale import codicefiscale
 
     assert codicefiscale.encode_cin(first) == check_character(first)
+
+
+def test_no_key_is_made_in_a_repository(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(PalmaresError) as caught:
+        SiteKey.create(tmp_path / "mappings" / "sites" / "keys" / "prova.key")
+    assert code(caught) == "E-KEY-05"
+    assert not (tmp_path / "mappings").exists()
