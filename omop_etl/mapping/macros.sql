@@ -81,8 +81,9 @@ CREATE OR REPLACE MACRO value_text(truth, moment, clock, low, high, numerator, d
     CASE WHEN low IS NOT NULL OR high IS NOT NULL THEN concat_ws(' - ', number_text(low), number_text(high)) END,
     CASE WHEN numerator IS NOT NULL THEN concat_ws(':', number_text(numerator), number_text(denominator)) END,
     CASE WHEN begun IS NOT NULL OR ended IS NOT NULL THEN concat_ws(' / ', begun, ended) END);
-CREATE OR REPLACE MACRO days_of(value, unit) AS round(value * CASE coalesce(unit, 'd')
-    WHEN 'd' THEN 1 WHEN 'wk' THEN 7 WHEN 'mo' THEN 30 WHEN 'a' THEN 365 WHEN 'h' THEN 1.0 / 24 END)::INTEGER;
+-- a supply of more than a hundred years is a slip, and would end on no date
+CREATE OR REPLACE MACRO days_of(value, unit) AS list_filter([round(value * CASE coalesce(unit, 'd')
+    WHEN 'd' THEN 1 WHEN 'wk' THEN 7 WHEN 'mo' THEN 30 WHEN 'a' THEN 365 WHEN 'h' THEN 1.0 / 24 END)], lambda d: abs(d) <= 36525)[1]::INTEGER;
 CREATE OR REPLACE MACRO sig(dose, unit, frequency, period, period_unit) AS nullif(concat_ws('; ',
     CASE WHEN dose IS NOT NULL THEN concat_ws(' ', number_text(dose), left(unit, 20)) END,
     CASE WHEN frequency IS NOT NULL AND period IS NOT NULL

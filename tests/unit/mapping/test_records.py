@@ -466,3 +466,21 @@ def test_places_of_residence_are_told_apart_by_their_words_alone(tmp_path: Path)
     assert ids["none"] == ids["empty"] == ids["spaces"] is not None
     assert ids["bar-1"] != ids["bar-2"] and ids["nowhere"] is None
     assert len(found.rows("location")) == 3
+
+
+def test_numbers_that_no_record_can_mean_do_not_end_the_run(tmp_path: Path) -> None:
+    """Found by fuzzing: a supply of 1e308 days is nobody's, and the other records are mapped all the same."""
+    told = [patient()]
+    for number, value in enumerate((1e308, -1e308, 40_000, 3_000_000_000, -5, 0, 21.6)):
+        told.append(
+            resource("MedicationDispense", f"d{number}", daysSupply={"value": value}, quantity={"value": value})
+        )
+        supply = {"expectedSupplyDuration": {"value": value, "code": "wk"}, "numberOfRepeatsAllowed": value}
+        told.append(resource("MedicationRequest", f"r{number}", dispenseRequest=supply))
+        told.append(resource("Observation", f"o{number}", valueQuantity={"value": value}))
+    found = mapped(tmp_path, told)
+    days = [found.one("MedicationDispense", f"d{n}", "drug_exposure")["days_supply"] for n in range(7)]
+    assert days == [None, None, None, None, -5, 0, 22]
+    ends = [str(found.one("MedicationDispense", f"d{n}", "drug_exposure")["drug_exposure_end_date"]) for n in range(7)]
+    assert ends == ["2020-03-05"] * 6 + ["2020-03-26"]
+    assert found.one("Observation", "o0", "measurement")["value_as_number"] == 1e308
