@@ -5,6 +5,7 @@ more per table that is joined to it (births, deaths, visits), and an expression 
 checks share one count per concept column, checks of single concepts one query per kind; the others are a query each.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,17 @@ class Count:
         return self.check.verdict(self.numerator, self.denominator)
 
 
+_NULL = re.compile(r'\(?(t\."\w+") IS (NOT )?NULL\)?')
+
 _Way = Callable[[str, list[Check]], dict[str, Count]]
+
+
+def _counted(condition: str) -> str:
+    """How many rows fulfil a condition, as an aggregate; of a column that is empty or filled, the one that costs least."""
+    null = _NULL.fullmatch(condition)
+    if null:
+        return f"count({null[1]})" if null[2] else f"count(*) - count({null[1]})"
+    return "count(*)" if condition == "true" else f"count(*) FILTER ({condition})"
 
 
 class Counter:
@@ -146,8 +157,7 @@ class Counter:
         return {check.code: Count(check, *(values[join][at] for join, at in places[check.code])) for check in checks}
 
     def _scan(self, table: str, join: str, conditions: list[str]) -> tuple[int, ...]:
-        sums = ", ".join("count(*)" if one == "true" else f"count(*) FILTER ({one})" for one in conditions)
-        return self._one(f"SELECT {sums} FROM {table} t {self._joined(join)}")
+        return self._one(f"SELECT {', '.join(map(_counted, conditions))} FROM {table} t {self._joined(join)}")
 
     def _joined(self, join: str) -> str:
         return self._definitions.joins[join] if join else ""
