@@ -20,6 +20,7 @@ _FIELDS = {
         13: "telephone",
         14: "telephone",
         18: NUMBER,
+        19: NUMBER,
     },
     "MRG": {1: NUMBER, 4: NUMBER, 7: NAME},
     "NK1": {2: NAME, 4: ADDRESS, 5: "telephone"},

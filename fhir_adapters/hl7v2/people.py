@@ -26,7 +26,8 @@ def read_patient(reading: Reading, person: Segment) -> None:
         elements["deceased"] = {"deceasedBoolean": person.value(30).upper() == "Y"}
     linkage = reading.settings.linkage
     if linkage is not None:
-        for code in fiscal_codes((*person.repetitions(3), *person.repetitions(4))):
+        typed = fiscal_codes((*person.repetitions(3), *person.repetitions(4)))
+        for code in (*typed, *filter(None, [person.value(19)])):  # PID-19: where older systems keep it
             try:
                 token = linkage.token(code)
             except ValueError:

@@ -228,6 +228,8 @@ def test_the_codice_fiscale_passes_as_its_token_only(run: Runner, monkeypatch: p
     done = run(message(person, kind="ADT^A28"), linkage=True)
     token = LinkageKey(bytes.fromhex("ab" * 32)).token(code)
     assert done.one("Patient")["identifier"] == [{"system": "urn:palmares:linkage-token", "value": token}]
+    older = run(message("PID|1||4711^^^OSP^MR" + "|" * 16 + code, kind="ADT^A28"), linkage=True)
+    assert older.one("Patient")["identifier"] == done.one("Patient")["identifier"]
     wrong = run(message(person.replace(code, code[:-1] + "?"), kind="ADT^A28"), linkage=True)
     assert wrong.report == [("PID 2", "3", "T-FISCAL-CODE")]
     assert code[:11] not in done.text() + wrong.text()
