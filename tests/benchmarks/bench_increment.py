@@ -91,7 +91,9 @@ def main() -> None:
             folder = Path(words[1])
         else:
             folder = root / "fhir"
-            subprocess.run([sys.executable, str(GENERATOR), str(folder), "--gigabytes", words[0] if words else "1"], check=True)
+            subprocess.run(
+                [sys.executable, str(GENERATOR), str(folder), "--gigabytes", words[0] if words else "1"], check=True
+            )
         run(folder, root)
 
 

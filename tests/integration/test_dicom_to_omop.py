@@ -97,5 +97,7 @@ def test_the_slides_show_a_sample(slice_: Path) -> None:
 def test_every_file_and_every_resource_has_its_outcome(slice_: Path) -> None:
     left = rows(slice_, "SELECT resource_type, outcome, reason FROM ledger WHERE outcome NOT IN ('written', 'merged')")
     assert left == []
-    outcomes = duckdb.sql(f"SELECT outcome FROM read_parquet('{slice_.parent / 'extracted' / 'outcomes.parquet'}')").fetchall()
+    outcomes = duckdb.sql(
+        f"SELECT outcome FROM read_parquet('{slice_.parent / 'extracted' / 'outcomes.parquet'}')"
+    ).fetchall()
     assert Counter(one for (one,) in outcomes) == {"resource": 24, "merged": 1}

@@ -2,7 +2,7 @@
 
 collect(intake)                            the centre's document: every site of the intake (shape.py says what stands in it)
 collect_site(site, slice_, gate)           one hospital's, from its own slice and gate
-report(intake, out, warehouse=…)           both files of the centre: data.json, metrics.prom; and OHDSI's results of the warehouse
+report(intake, out, warehouse=…)           the centre's folder: pages, data.json, metrics.prom; and OHDSI's results of the warehouse
 report_site(site, slice_, gate, out)       the same of one hospital
 """
 
@@ -98,9 +98,11 @@ def _link(file: Path, folder: Path) -> str | None:
 def _written(data: QualityData, folder: Path) -> None:
     from omop_etl.reports.quality.collecting import as_json
     from omop_etl.reports.quality.metrics import metrics
+    from omop_etl.reports.quality.pages import write
 
     (folder / DATA).write_text(as_json(data), encoding="utf-8")
     (folder / METRICS).write_text(metrics(data), encoding="utf-8")
+    write(data, folder)
 
 
 def _said(data: QualityData, out: Path) -> Quality:

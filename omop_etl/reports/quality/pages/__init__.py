@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from fhir_adapters.knowledge import table
 from omop_etl.reports.quality.pages import pictures
@@ -37,7 +36,8 @@ _SITE = (
 
 
 def write(data: QualityData, folder: Path) -> list[str]:
-    """Write the pages of a quality document into `folder`; their names."""
+    """Write the pages of a quality document into `folder`; their names. `safe` in the template stands at what is made here alone:
+    the style, the script and the pictures, whose words are escaped."""
     pages = {"index": (data, data["scope"] == "centre")}
     if data["scope"] == "centre":
         for one in data["sites"]:
@@ -57,7 +57,12 @@ def of_site(data: QualityData, site: str) -> QualityData:
     document = {**data}
     for part in _BY_SITE:
         document[part] = [one for one in cast(list[dict[str, Any]], data[part]) if one["site"] == site]  # type: ignore[literal-required]
-    document["unmapped_codes"] = [one for one in data["unmapped_codes"] if site in one["sites"]]
+    # of a code that others have too, only the sum is known
+    document["unmapped_codes"] = [
+        {**one, "sites": [site], "records": one["records"] if one["sites"] == [site] else None}
+        for one in data["unmapped_codes"]
+        if site in one["sites"]
+    ]
     document["verdicts"] = {
         verdict: sum(one["verdict"] == verdict for one in data["sites"] if one["site"] == site) for verdict in _MARK
     }
@@ -112,10 +117,10 @@ def _context(data: QualityData, language: str, *, centre: bool, has_centre: bool
         "comparison": [one for one in data["comparison"] if one["share"] is not None],
         "trend": _trend(data),
         "heat": _heat(data),
-        "recency_svg": Markup(pictures.recency(data["recency"], data["late_months"], said)),
-        "funnels": [{**one, "svg": Markup(pictures.funnel(one, said))} for one in data["funnels"] if one["points"]],
-        "style": Markup((_HERE / "style.css").read_text(encoding="utf-8")),
-        "script": Markup((_HERE / "page.js").read_text(encoding="utf-8")),
+        "recency_svg": pictures.recency(data["recency"], data["late_months"], said),
+        "funnels": [{**one, "svg": pictures.funnel(one, said)} for one in data["funnels"] if one["points"]],
+        "style": (_HERE / "style.css").read_text(encoding="utf-8"),
+        "script": (_HERE / "page.js").read_text(encoding="utf-8"),
     }
 
 

@@ -1,5 +1,6 @@
 """The pictures of the quality pages as SVG: recency of follow-up, funnel of event rates. What they show stands beside them as a table."""
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -13,10 +14,9 @@ def _ticks(top: float, wanted: int = 5) -> list[float]:
     """Round numbers from 0 to at least `top`."""
     if top <= 0:
         return [0.0, 1.0]
-    step = 10.0 ** len(str(int(top))) / 10
-    while top / step < wanted:
-        step /= 2
-    return [step * number for number in range(int(top / step) + 2)]
+    size = 10.0 ** math.floor(math.log10(top / wanted))
+    step = next(size * times for times in (1, 2, 5, 10) if size * times * wanted >= top)
+    return [step * number for number in range(math.ceil(top / step) + 1)]
 
 
 def _frame(title: str, text: str, x: Sequence[float], y: Sequence[float], x_name: str, y_name: str, inner: str) -> str:
