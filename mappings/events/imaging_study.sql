@@ -31,7 +31,7 @@ FROM (
 SELECT
     id,
     key,
-    s.uid AS series_uid,
+    nullif(s.uid, '') AS series_uid,
     s.modality.code AS modality,
     s.modality.system AS modality_system,
     list_key(CASE WHEN s.bodySite IS NOT NULL THEN [s.bodySite] END) AS site_key,
@@ -105,6 +105,8 @@ FROM stage_imaging_study_series s
 JOIN included r ON r.key = s.key AND r.study_uid IS NOT NULL AND s.series_uid IS NOT NULL
 LEFT JOIN chosen_series_site a ON a.list_key = s.site_key
 LEFT JOIN unit m ON m.system = s.modality_system AND m.code = s.modality
+-- a series that is told twice is one
+QUALIFY row_number() OVER (PARTITION BY s.key, s.series_uid ORDER BY s.position) = 1
 
 -- ## feature
 SELECT

@@ -484,3 +484,12 @@ def test_numbers_that_no_record_can_mean_do_not_end_the_run(tmp_path: Path) -> N
     ends = [str(found.one("MedicationDispense", f"d{n}", "drug_exposure")["drug_exposure_end_date"]) for n in range(7)]
     assert ends == ["2020-03-05"] * 6 + ["2020-03-26"]
     assert found.one("Observation", "o0", "measurement")["value_as_number"] == 1e308
+
+
+def test_a_series_that_is_told_twice_is_one_image(tmp_path: Path) -> None:
+    one = {"uid": "2.25.2", "modality": {"system": "http://dicom.nema.org/resources/ontology/DCM", "code": "CT"}}
+    study = resource("ImagingStudy", "scan", series=[one, one, one | {"uid": ""}, one | {"uid": "2.25.3"}])
+    found = mapped(tmp_path, [patient(), study])
+    rows = found.of("ImagingStudy", "scan")["image_occurrence"]
+    assert sorted(row["image_series_uid"] for row in rows) == ["2.25.2", "2.25.3"]
+    assert found.manifest()["losses"]["image-without-uid"] == 1
