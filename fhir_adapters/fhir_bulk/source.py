@@ -250,10 +250,15 @@ class _Run:
         strands = [self._strand(number, item) for number, item in outputs]
         with ThreadPoolExecutor(self._settings["parallel"], "file") as workers:
             for group in (first, [one for one in outputs if one not in first]):
-                futures = [
-                    workers.submit(self._one, strands[outputs.index(one)], one[1], manifest.signed) for one in group
-                ]
-                errors = [error for future in futures if (error := future.exception()) is not None]
+                try:
+                    futures = [
+                        workers.submit(self._one, strands[outputs.index(one)], one[1], manifest.signed) for one in group
+                    ]
+                    errors = [error for future in futures if (error := future.exception()) is not None]
+                except BaseException:  # the run is to end: what waits for the server must not hold it up
+                    self._web.stop()
+                    workers.shutdown(wait=False, cancel_futures=True)
+                    raise
                 if errors:
                     raise next((error for error in errors if not isinstance(error, Lost)), errors[0])
         self._gone = self._deletes(manifest)

@@ -229,8 +229,13 @@ class _Run:
                 pager = Pager(self._web, search.query, strand, self._sieve.one(), ahead, told, self._proven)
                 return pager.fetch(check=self._settings["check_counts"])
 
-            futures = [workers.submit(one, search) for search in planned]
-            errors = [error for future in futures if (error := future.exception()) is not None]
+            try:
+                futures = [workers.submit(one, search) for search in planned]
+                errors = [error for future in futures if (error := future.exception()) is not None]
+            except BaseException:  # the run is to end: what waits for the server must not hold it up
+                self._web.stop()
+                workers.shutdown(wait=False, cancel_futures=True)
+                raise
             if errors:
                 raise errors[0]
             return [future.result() for future in futures]

@@ -214,9 +214,11 @@ def settle(
         connection.execute(f"CREATE TABLE found AS {found}")
         before = f"SELECT resource_type, resource_id FROM read_parquet({_quoted(known)})" if known else _NONE
         connection.execute(f"CREATE TABLE before AS {before}")
-        connection.execute("CREATE TABLE told (resource_type VARCHAR, resource_id VARCHAR)")
-        if gone:
-            connection.executemany("INSERT INTO told VALUES (?, ?)", [[kind, one] for kind, one, _ in gone])
+        kinds, ids = [kind for kind, _, _ in gone], [one for _, one, _ in gone]
+        connection.execute(
+            "CREATE TABLE told AS SELECT unnest(?::VARCHAR[]) AS resource_type, unnest(?::VARCHAR[]) AS resource_id",
+            [kinds, ids],
+        )
         connection.execute("CREATE TABLE read_whole AS SELECT unnest(?::VARCHAR[]) AS resource_type", [sorted(whole)])
         connection.execute(
             "CREATE TABLE missing AS SELECT * FROM before SEMI JOIN read_whole USING (resource_type)"

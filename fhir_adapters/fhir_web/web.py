@@ -72,6 +72,10 @@ class Again(Exception):
         self.status = status
 
 
+class Stopped(Exception):
+    """The run was stopped: no thread waits or asks any more."""
+
+
 class Headers(Protocol):
     """What signs requests; see sign_in.py."""
 
@@ -150,10 +154,15 @@ class Web:
         self.meter = Meter()
         self.ahead: float | None = None  # seconds that the server's clock is ahead of ours, as last seen
         self._not_before = 0.0
+        self._stopped = threading.Event()
         self._signer: Headers | None = signer(self) if signer else None
 
     def close(self) -> None:
         self._client.close()
+
+    def stop(self) -> None:
+        """End all waiting and asking, in whatever thread: somebody wants the run to end."""
+        self._stopped.set()
 
     # --------------------------------------------------------------------------------------------- addresses
 
@@ -299,9 +308,10 @@ class Web:
         self.rest(seconds)
 
     def rest(self, seconds: float) -> None:
-        """Wait because the server needs time."""
+        """Wait because the server needs time. Raises Stopped."""
         self.meter.add(waited=seconds)
-        time.sleep(seconds)
+        if self._stopped.wait(seconds):
+            raise Stopped
 
     def metered(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
         """The blocks of a body, the time until each came counted as waiting."""
@@ -316,8 +326,8 @@ class Web:
     def _pause(self) -> None:
         """Leave the server alone as long as it asked for, whichever thread it told."""
         rest = self._not_before - time.monotonic()
-        if rest > 0:
-            self.rest(rest)
+        if rest > 0 or self._stopped.is_set():
+            self.rest(max(rest, 0.0))
 
     def _see_clock(self, response: httpx.Response) -> None:
         at = http_date(response.headers.get("Date"))

@@ -185,6 +185,21 @@ def test_killed_in_the_middle(server: Server, proxy: Faults, tmp_path: Path) -> 
     assert not spool.exists()
 
 
+def test_interrupted_while_the_server_wants_a_pause(proxy: Faults, tmp_path: Path) -> None:
+    """Ctrl-C, or Airflow's wish to end, is not held up by threads that wait for the server."""
+    slow = proxy.add(r"/Observation\?.*_count=", times=99, status=503, headers={"Retry-After": "600"})
+    child = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(Path(__file__).parents[2]), str(tmp_path / "out"), proxy.url]
+    )
+    deadline = time.monotonic() + 30
+    while not slow.hit and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)
+    os.kill(child.pid, signal.SIGINT)
+    assert child.wait(timeout=20) != 0
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_search_that_the_server_has_forgotten_begins_anew(server: Server, proxy: Faults, tmp_path: Path) -> None:
     proxy.add(r"/Observation\?.*_offset=60", status=410, body=b'{"resourceType":"OperationOutcome","issue":[]}')
     done = extract(tmp_path / "out", some(proxy.url))
