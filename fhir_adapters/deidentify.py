@@ -431,6 +431,8 @@ class Deidentifier:
                 identifier = value.get("identifier")
                 if identifier is not None:
                     counts[logical] += 1
+                    if not out and (number := self._number_in(identifier, name)):
+                        out["reference"] = f"Patient/{self._hash('patient', number)}"
                     if not out:
                         out["identifier"] = self._logical(identifier)
                 if value.get("display") is not None:
@@ -443,6 +445,15 @@ class Deidentifier:
             return out
 
         return point
+
+    def _number_in(self, identifier: Any, name: str) -> str | None:
+        """The record number by which a reference names its patient, where the site has said whose system that is."""
+        if not (self._hashed and self._record_number and self._urn_types.get(name) == "Patient"):
+            return None
+        if type(identifier) is not dict or identifier.get("system") != self._record_number:
+            return None
+        value = identifier.get("value")
+        return record_number(value, self._digits) or None if type(value) is str else None
 
     def _logical(self, identifier: Any) -> Any:
         """A reference by business identifier: the same one gives the same pseudonym, and leads nowhere."""
@@ -667,11 +678,11 @@ class Deidentifier:
             if system == self._token_system and type(text) is str and _HEX.fullmatch(text):
                 return {"system": system, "value": text}
             counts[left] += 1
-            if system in self._linkage_systems and type(text) is str:
-                if codice_fiscale_error(text) is not None:
-                    counts[wrong] += 1
-                elif self._linkage is not None:
+            if type(text) is str and codice_fiscale_error(text) is None:  # whatever the hospital calls its system
+                if self._linkage is not None:
                     return {"system": self._token_system, "value": self._linkage.token(text)}
+            elif system in self._linkage_systems:
+                counts[wrong] += 1
             return None
 
         return identifier

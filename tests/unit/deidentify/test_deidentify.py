@@ -145,6 +145,19 @@ def test_the_record_number_makes_the_pseudonym_where_the_site_says_so() -> None:
     assert deidentifier.resource({"resourceType": "Patient", "id": "1"})["id"] == KEY.pseudonym("patient", "1")
 
 
+def test_a_reference_by_record_number_leads_to_the_patient_where_the_site_says_whose_it_is() -> None:
+    identifier = {"system": "urn:mrn", "value": "12345"}
+    settings = {"patient_identifier": "urn:mrn", "record_number_digits": 7}
+    got = through(observation(subject={"identifier": identifier, "display": "Rossi"}), **settings)["subject"]
+    assert got == {"reference": f"Patient/{KEY.pseudonym('patient', '0012345')}"}
+    assert "reference" not in through(observation(encounter={"identifier": identifier}), **settings)["encounter"]
+    assert "reference" not in through(observation(subject={"identifier": identifier}))["subject"]
+    assert (
+        "reference"
+        not in through(observation(subject={"identifier": {"system": "urn:mrn", "value": " "}}), **settings)["subject"]
+    )
+
+
 def test_ids_of_a_hospital_that_has_replaced_them_stay() -> None:
     got = through(observation(subject={"reference": "https://x.example/Patient/4711"}), pseudonyms="hospital")
     assert (got["id"], got["subject"]["reference"]) == ("o1", "Patient/4711")
@@ -202,6 +215,11 @@ def test_the_linkage_token_takes_the_place_of_the_codice_fiscale() -> None:
     assert deidentifier.counts["Patient", "identifier", "fiscal-code-invalid"] == 1
     assert "identifier" not in Deidentifier(KEY).resource(person(identifier=identifiers))
     assert through(got | {"resourceType": "Patient"})["identifier"] == got["identifier"]
+
+
+def test_a_codice_fiscale_is_one_whatever_its_system_is_called() -> None:
+    got = through(person(identifier=[{"system": "urn:anagrafe", "value": CODE}, {"value": "0012345"}]))
+    assert got["identifier"] == [{"system": "urn:palmares:linkage-token", "value": LINKAGE.token(CODE)}]
 
 
 def test_omocodia_is_another_person() -> None:
