@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from circe.cohortdefinition import CohortExpression
 
 VERSIONS = "cdmVersionRange"  # of the CDM that ATLAS had in mind; it selects nothing
+CONCEPT = "CONCEPT_ID"
 REFERENCES = ("CodesetId", "DrugCodesetId", "codesetId")
 # what Circe takes for words of its own by (the element around it, the element); circepy takes anything, as if it were the default
 LIMITS = ("PrimaryCriteriaLimit", "QualifiedLimit", "ExpressionLimit")
@@ -57,6 +58,10 @@ class Definition:
                 if item.concept and item.concept.concept_id is not None and not item.is_excluded
             }
         return found
+
+    def used(self) -> set[int]:
+        """The ids of the concept sets that some element refers to."""
+        return set(_references({key: value for key, value in self.plain.items() if key != "ConceptSets"}))
 
     def rules(self) -> tuple[str, ...]:
         """The names of its inclusion rules, in order."""
@@ -141,6 +146,8 @@ def _refuse(file: str, code: str, places: Iterator[str], why: str) -> None:
 def _lost(given: Any, taken: Any, place: str) -> Iterator[str]:
     """The places of `given` that `taken` does not hold; what says nothing may be left out."""
     if isinstance(given, dict):
+        if CONCEPT in given:  # beside its id a concept has names and captions, which select nothing
+            given = {CONCEPT: given[CONCEPT]}
         there = {_same(key): value for key, value in taken.items()} if isinstance(taken, dict) else {}
         for key, value in given.items():
             step = f"{place}.{key}" if place else key
@@ -187,6 +194,17 @@ def _value(value: Any) -> Any:
         return float(value)
     except ValueError:
         return str(value).lower()
+
+
+def _references(given: Any) -> Iterator[int]:
+    if isinstance(given, dict):
+        for key, value in given.items():
+            if key in REFERENCES and isinstance(value, int):
+                yield value
+            yield from _references(value)
+    elif isinstance(given, list):
+        for one in given:
+            yield from _references(one)
 
 
 def _dangling(given: Any, known: set[int], place: str) -> Iterator[str]:

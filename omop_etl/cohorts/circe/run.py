@@ -116,7 +116,7 @@ def _vocabulary(definition: Definition, engine: Engine, file: str) -> list[str]:
             engine.rows(f"SELECT count(*) FROM {engine.cdm}.concept WHERE concept_id IN ({ids})")[0][0] if ids else 0
         )
         name = definition.concept_sets[number]
-        if listed and not found:
+        if listed and not found and number in definition.used():
             raise PalmaresError("E-CIRCE-06", file, count=len(listed), detail=f"concept set {name}")
         if found < len(listed):
             notices.append(

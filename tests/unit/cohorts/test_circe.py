@@ -216,6 +216,31 @@ def test_an_expression_may_stand_in_an_export_as_an_object_or_as_text(tmp_path: 
         assert len(read(path).rules()) == 3
 
 
+def test_what_atlas_writes_around_a_concept_selects_nothing(database: Path, tmp_path: Path) -> None:
+    expression = plain()
+    captions = {
+        "STANDARD_CONCEPT": "S", "STANDARD_CONCEPT_CAPTION": "Standard", "INVALID_REASON": "V", "INVALID_REASON_CAPTION": "Valid",
+        "CONCEPT_CODE": "1", "CONCEPT_CLASS_ID": None,
+    }  # fmt: skip
+    for one in expression["ConceptSets"]:
+        for item in one["expression"]["items"]:
+            item["concept"] |= captions
+    # a set that nothing refers to may be unknown here
+    unused = copy.deepcopy(expression["ConceptSets"][0]) | {"id": 40, "name": "unused"}
+    unused["expression"]["items"][0]["concept"]["CONCEPT_ID"] = 5
+    expression["ConceptSets"].append(unused)
+    primary(expression)["DrugTypeExclude"] = False
+    expression["InclusionRules"][0]["description"] = "in words"
+    criterion = expression["InclusionRules"][0]["expression"]["CriteriaList"][0]
+    criterion |= {"RestrictVisit": False, "IgnoreObservationPeriod": False}
+    criterion["Criteria"]["ConditionOccurrence"]["ConditionTypeExclude"] = False
+    path = tmp_path / "asked.json"
+    path.write_text(json.dumps(expression), encoding="utf-8")
+    found = run(path, tmp_path / "out", warehouse=database)
+    assert found.persons == ribociclib_steps(database)[-1]
+    assert any("concept set unused" in notice for notice in found.notices)
+
+
 @pytest.mark.parametrize(
     "statement",
     [
