@@ -534,11 +534,11 @@ class Deidentifier:
         """Which forms the codes of a system may have, and how the system may be named."""
         if system is None:
             return ("none",), None
-        if system in self._declared:
-            return ("declared",), system
         names = vocabularies().get(system)
         if names is not None:
             return names, system
+        if system in self._declared:
+            return ("declared",), system
         if system.startswith("http://snomed.info/sct"):
             edition = re.fullmatch(r"http://snomed\.info/sct/[0-9]{6,18}(/version/[0-9]{8})?", system)
             return ("SNOMED",), system if edition else "http://snomed.info/sct"

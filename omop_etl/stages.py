@@ -258,11 +258,21 @@ def _memory(place: SitePlace, number: int) -> "Memory":
 
 def source_of(site: Site, number: int) -> "Source":
     """The site's source of this number (from 0), with the site's key (when it has one) and zone. Raises E-SRC-*, E-KEY-*."""
-    from fhir_adapters.base import open_source
+    from fhir_adapters.base import adapter_class, open_source
     from fhir_adapters.pseudonyms import SiteKey
+    from omop_etl.vocabulary.code_maps import SYSTEMS_FILE, systems_of
 
     key = SiteKey.load(site.key_file) if site.key_file or os.environ.get("PALMARES_SITE_KEY") else None
-    return open_source(site.sources[number], folder=site.folder, key=key, time_zone=site.time_zone)
+    settings = dict(site.sources[number])
+    declared: Any = settings.get("code_systems", [])
+    codes, kind = site.codes, settings.get("kind")
+    if codes is not None and (codes / SYSTEMS_FILE).is_file() and isinstance(declared, list) and isinstance(kind, str):
+        cls: Any = adapter_class(kind)
+        if "code_systems" in cls.settings:  # what the site has reviewed and mapped, it has declared
+            settings["code_systems"] = sorted(
+                {*declared, *(system for system, _ in systems_of(codes).values() if system)}
+            )
+    return open_source(settings, folder=site.folder, key=key, time_zone=site.time_zone)
 
 
 def _memory_of(place: SitePlace, extracted: Path) -> "Memory":

@@ -144,3 +144,15 @@ def test_the_list_of_known_identifiers_is_collected(
     )
     assert answer["clean"] and answer["identifiers"] == 6
     assert CliRunner().invoke(app, ["site", "phi-check", str(folder_out)]).exit_code != 0
+
+
+def test_a_system_that_the_site_has_mapped_is_declared(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "codes").mkdir()
+    (tmp_path / "codes" / "_systems.csv").write_text("file,system\nlab.csv,http://lab.example/codes\n")
+    (tmp_path / "codes" / "lab.csv").write_text("sourceCode,mappingStatus,conceptId\nEMO,APPROVED,36203168\n")
+    (tmp_path / "prova.toml").write_text(
+        f'codes = "codes"\nkey_file = "{folder / "prova.key"}"\n[[source]]\nkind = "fhir_files"\npath = "{folder / "fhir"}"\n'
+    )
+    (one,) = check_site(load_site("prova", tmp_path)).sources
+    assert one.undeclared == {}
+    assert {system.system: system.mapped for system in one.systems}["http://lab.example/codes"] == 1
