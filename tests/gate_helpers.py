@@ -37,13 +37,15 @@ def gated(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> tuple[P
     return home / "slice", home / "gate", _VERDICTS["gated"]
 
 
-def counted(slice_: Path, vocabulary: Path, rejects: Path | None = None) -> dict[str, Count]:
-    """Code → count of every check on a slice, without Great Expectations; reject files where `rejects` names a folder."""
+def counted(slice_: Path, vocabulary: Path, rejects: Path | None = None, family: str | None = None) -> dict[str, Count]:
+    """Code → count of every check (or of one family) on a slice, without Great Expectations; reject files where `rejects` names a
+    folder."""
     opened = open_slice(slice_)
     with duckdb.connect(config={"threads": 1}) as connection:
         defined = definitions(opened.extracted_to)
         counter = Counter(of_slice(connection, opened, open_vocabulary(vocabulary), defined), defined)
-        counts = counter.count()
+        wanted = [check for check in defined.at("site") if family in (None, check.family)]
+        counts = counter.count(checks=wanted)
         for count in counts if rejects else ():
             if count.numerator and not count.check.structural:
                 counter.reject(count, rejects / f"{count.check.code}.parquet")

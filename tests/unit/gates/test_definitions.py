@@ -43,7 +43,8 @@ def test_each_check_is_whole() -> None:
         )
         assert check.explanation.endswith(".")
         assert check.remedy.endswith(".")
-        assert re.fullmatch(r"G-[A-Z0-9]+-[a-z0-9_.]+|G-[A-Z0-9]+-\d\d", check.code), check.code
+        assert re.fullmatch(r"G-[A-Z0-9]+-[a-z0-9_.]+|[GC]-[A-Z0-9]+-\d\d", check.code), check.code
+        assert check.code.startswith("C-") == bool(check.central)
         assert check.code == check.family or check.code.startswith(f"{check.family}-{check.table}")
         assert check.warn is None or check.block is None or check.warn <= check.block
 

@@ -115,15 +115,14 @@ def test_a_block_that_is_let_through_is_a_warning_in_view_and_passes_the_centre(
     }
     submit(slice_, home / "gate", home / "submission")
     assert receive(home / "submission", home / "intake").verdict == "WARN"
-    for change in (
-        {"overrides": []},
-        {"overrides": [document["overrides"][0] | {"until": "2020-01-01"}]},
-    ):
-        tampered = document | change
-        (home / "gate" / "verdict.json").write_text(json.dumps(tampered))
-        submit(slice_, home / "gate", home / "again")
-        with pytest.raises(PalmaresError, match="E-RECEIVE-05"):
-            receive(home / "again", home / "intake")
+    verdict_file = home / "gate" / "verdict.json"
+    verdict_file.write_text(json.dumps(document | {"overrides": [document["overrides"][0] | {"until": "2020-01-01"}]}))
+    with pytest.raises(PalmaresError, match=r"E-GATE-02.*ended"):
+        submit(slice_, home / "gate", home / "late")
+    verdict_file.write_text(json.dumps(document | {"overrides": []}))
+    submit(slice_, home / "gate", home / "nobody")
+    with pytest.raises(PalmaresError, match="E-RECEIVE-05"):
+        receive(home / "nobody", home / "intake")
 
 
 def test_a_blocked_submission_never_touches_the_warehouse(blocked: tuple[Path, Path], vocabulary: Path) -> None:

@@ -29,7 +29,7 @@ def gate_folder(home: Path, name: str, vocabulary: Path, ki67: float | None, per
     slice_ = write_slice(home / name / "slice", rows)
     gate = home / name / "gate"
     (gate / "rejects").mkdir(parents=True)
-    counts = counted(slice_, vocabulary, gate / "rejects")
+    counts = counted(slice_, vocabulary, gate / "rejects", family="G-RECEPTOR-04")
     checks = [
         {"code": code, "title": one.check.title, "verdict": one.verdict, "level": one.check.level}
         for code, one in counts.items()
