@@ -23,7 +23,7 @@ from tests.publish_helpers import FRESH, connect, frame, laid_out
 from tests.unit.derive.test_two_implementations import CUT_OFF, population
 from tests.warehouses import Event, words
 
-EXAMPLES = int(os.environ.get("PALMARES_EXAMPLES", "4"))  # many more by hand: PALMARES_EXAMPLES=300
+EXAMPLES = int(os.environ.get("PALMARES_EXAMPLES", "2"))  # many more by hand: PALMARES_EXAMPLES=300
 
 
 def on(days: int) -> str:

