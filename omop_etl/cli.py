@@ -194,16 +194,26 @@ def map_(
     fhir: Annotated[Path, typer.Option(help="A folder of FHIR: Bundles, NDJSON (.gz, .zst), or shards that landed.")],
     out: OutOption,
     vocabulary: VocabularyOption = None,
+    previous: Annotated[
+        Path | None,
+        typer.Option(
+            help="The slice of the run before, which may be OUT: of accepted shards only patients of whom newer deliveries tell "
+            "are mapped again. Where there is none yet, all are, and what the next run needs is written."
+        ),
+    ] = None,
     skip_unreadable: Annotated[bool, typer.Option(help="Quarantine a file that cannot be read, and go on.")] = False,
     jobs: JobsOption = None,
     json: JsonOption = False,
 ) -> None:
     from omop_etl.config import load_site
-    from omop_etl.mapping import map_folder
+    from omop_etl.mapping import map_folder, map_site
 
     settings = load_site(site)
 
     def work(report: Progress) -> object:
+        if previous is not None:
+            before = previous if previous.exists() else None
+            return map_site(settings, fhir, out, vocabulary=vocabulary, previous=before, jobs=jobs, progress=report)
         return map_folder(
             settings,
             fhir,
