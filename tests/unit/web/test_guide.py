@@ -9,6 +9,7 @@ import pytest
 from fhir_adapters.base import adapter_class, open_source
 from fhir_adapters.deidentify import SETTINGS
 from fhir_adapters.pseudonyms import SiteKey
+from omop_etl.config import load_site
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "sources-fhir.md"
 EXAMPLES = re.findall(r"```toml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
@@ -22,6 +23,16 @@ def test_the_examples_open(text: str, commented: bool, tmp_path: Path) -> None:
         text = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
     for source in tomllib.loads(text)["source"]:
         assert open_source(source, folder=tmp_path, key=KEY, time_zone="Europe/Rome").kind == source["kind"]
+
+
+SITES = GUIDE.parent / "examples" / "sites"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SITES.glob("*.toml")))
+def test_the_example_sites_open(name: str) -> None:
+    site = load_site(name, SITES)
+    for source in site.sources:
+        assert open_source(source, folder=SITES, key=KEY, time_zone=site.time_zone).kind == source["kind"]
 
 
 @pytest.mark.parametrize("kind", ["fhir_server", "fhir_bulk", "fhir_files"])
