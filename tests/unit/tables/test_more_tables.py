@@ -99,6 +99,19 @@ def test_typed_cells_of_a_workbook_keep_apart(tmp_path: Path) -> None:
     assert report == ["file-" + report[0].split(",")[0][5:] + ",2,er,T-NUMBER"]
 
 
+def test_a_record_number_of_a_workbook_is_that_of_a_text(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in (["cartella", "n"], [123.0, 1], [123, 2], ["123", 3], [0, 4]):
+        book.worksheets[0].append(row)
+    book.save(tmp_path / "a.xlsx")
+    _, made, report = run(tmp_path, PATIENT.format(table="", resource="", fills="").replace("a*.csv", "a.xlsx"), {})
+    numbers = ["123", "123", "123", "0"]
+    assert [row["subject"]["reference"] for row in made["Observation"]] == [
+        f"Patient/{KEY.pseudonym('patient', number)}" for number in numbers
+    ]
+    assert report == []
+
+
 def test_references_between_rows(tmp_path: Path) -> None:
     text = """
     [[table]]
