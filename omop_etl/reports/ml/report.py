@@ -41,7 +41,7 @@ class MlReport:
 
     analysis: str
     outcome: str
-    lines: int
+    lines: int | str
     patients: int
     concordance: dict[str, str]
     out: str
@@ -73,13 +73,18 @@ def report(
     rows, left_out = _rows(source, settings, analysis, chosen)
     say("learn, test, draw")
     learnt = learn(rows, settings, days_per_month=float(rules.parameters["days_per_month"]), seed=seed)
-    about = {
+    # the few that were left out must not follow from how many lines a release has
+    few = any(0 < n < threshold for n in left_out.values())
+    sizes: dict[str, int | str] = dict(learnt.sizes)
+    if few:
+        sizes["lines to learn from"] = "*"
+    about: dict[str, Any] = {
         "source": source.name,
         "study": source.study,
         "analysis": analysis,
         "outcome": chosen,
         "seed": seed,
-        "sizes": dict(learnt.sizes),
+        "sizes": sizes,
         "left_out": {name: n if n == 0 or n >= threshold else f"<{threshold}" for name, n in left_out.items()},
         "features": list(settings.features),
         "models": {name: dict(parameters) for name, parameters in settings.models.items()},
@@ -93,7 +98,8 @@ def report(
         )
         privacy.check(partial)
     concordance = {one.model: _interval(one) for one in learnt.measures if one.measure == "concordance"}
-    return MlReport(analysis, chosen, len(rows), int(rows["patient"].nunique()), concordance, str(out))
+    lines = "*" if few else len(rows)
+    return MlReport(analysis, chosen, lines, int(rows["patient"].nunique()), concordance, str(out))
 
 
 def _rows(source: Released, settings: Settings, analysis: str, outcome: str) -> "tuple[pd.DataFrame, dict[str, int]]":
@@ -122,6 +128,10 @@ def _rows(source: Released, settings: Settings, analysis: str, outcome: str) -> 
 
 def _interval(one: Measure) -> str:
     return f"{one.value:.3f}" if math.isnan(one.low) else f"{one.value:.3f} ({one.low:.3f}-{one.high:.3f})"
+
+
+def _thousands(number: int | str) -> str:
+    return f"{number:,}" if isinstance(number, int) else number
 
 
 def _write(folder: Path, about: dict[str, Any], learnt: Learnt) -> None:
@@ -171,7 +181,7 @@ def _page(about: dict[str, Any], learnt: Learnt, settings: Settings, threshold: 
     sizes = about["sizes"]
     page = Page(f"{OUTCOMES[about['outcome']]}: what can be told when a line is chosen")
     page.say(
-        f"{about['source']}, {about['analysis'].replace('-', ' ')}: learnt from {sizes['lines to learn from']:,} lines of "
+        f"{about['source']}, {about['analysis'].replace('-', ' ')}: learnt from {_thousands(sizes['lines to learn from'])} lines of "
         f"{sizes['patients to learn from']:,} patients, tested on {sizes['lines to test on']:,} lines of "
         f"{sizes['patients to test on']:,} others (seed {about['seed']})."
     )

@@ -134,6 +134,18 @@ def test_the_report_is_whole_readable_and_the_same_every_time(small: Settings, t
     assert len(written) == len(json.loads((tmp_path / "one" / "results.json").read_text())["measures"])
 
 
+def test_the_few_lines_that_were_left_out_do_not_follow_from_a_difference(small: Settings, tmp_path: Path) -> None:
+    place = release(tmp_path / "release", patients=400)
+    frame = pd.read_parquet(place / "lines.parquet")
+    frame.loc[[5, 6, 7], "entry_day"] = frame.loc[[5, 6, 7], "pfs_days"] + 1
+    frame.to_parquet(place / "lines.parquet", index=False)
+    assert report(place, tmp_path / "out").lines == "*"
+    said = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert said["left_out"]["lines that ended before the consent"] == "<10"
+    assert said["sizes"]["lines to learn from"] == "*"
+    assert "from * lines" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("analysis", "outcome", "code"),
     [
