@@ -41,7 +41,16 @@ RESOURCES = [
     resource("Observation", "logical", effectiveDateTime="2020-01-11", encounter={"identifier": {"value": "7"}}),
     resource("DocumentReference", "letter", date="2020-01-11T10:00:00Z"),
     # a stay, a ward in it, a service on the ward
-    visit("stay", "2021-01-01", "2021-01-20", **{"class": IMP}),
+    visit(
+        "stay",
+        "2021-01-01",
+        "2021-01-20",
+        **{"class": IMP},
+        hospitalization={
+            "admitSource": concept(("a", "emd")),
+            "dischargeDisposition": concept(("d", "home")),
+        },
+    ),
     visit("ward", "2021-01-02", "2021-01-10", partOf={"reference": "Encounter/stay"}),
     visit("service", "2021-01-03", "2021-01-03", partOf={"reference": "Encounter/ward"}),
     at("in-the-ward", "2021-01-05", "ward"),
@@ -266,3 +275,13 @@ def test_specialty_comes_from_the_role(tmp_path_factory: pytest.TempPathFactory)
         "62247001",
         2_000_000_002,
     )
+
+
+def test_admission_and_discharge(slice_: Slice) -> None:
+    stay = slice_.one("Encounter", "stay", "visit_occurrence")
+    assert (stay["visit_concept_id"], stay["visit_source_value"]) == (9201, "IMP")
+    # no public source gives standard concepts for these codes: they are kept, and stand on the worklist
+    assert (stay["admitted_from_source_value"], stay["admitted_from_concept_id"]) == ("emd", 0)
+    assert (stay["discharged_to_source_value"], stay["discharged_to_concept_id"]) == ("home", 0)
+    listed = {row["source_code"] for row in slice_.unmapped() if "admitted" in row["cdm_field"]}
+    assert listed == {"emd"}
