@@ -370,6 +370,8 @@ def healing() -> Iterator[None]:
     try:
         yield
     except httpx.TransportError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise PalmaresError("E-FHIR-13", "the server") from None
         raise Again(type(error).__name__) from None
     except httpx.DecodingError:
         raise Again("the compressed answer was cut off") from None

@@ -3,12 +3,16 @@
 import json
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from fhir_adapters.errors import PalmaresError
@@ -141,6 +145,42 @@ def test_a_connection_that_is_none(
     with pytest.raises(PalmaresError) as caught:
         read(server, tmp_path / "out", "bearer")
     assert caught.value.code == "E-FHIR-10"
+
+
+def certificate(folder: Path) -> Path:
+    """A PEM file of localhost that signs itself."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(RSA.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(RSA, SHA256())
+    )
+    (folder / "server.pem").write_text(pem(RSA) + made.public_bytes(Encoding.PEM).decode())
+    (folder / "ca.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    return folder / "server.pem"
+
+
+def test_a_certificate_is_held_against_the_hospitals_authority(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.options(auth={"client": "palmares", "secret": "SECRET"})
+    connect(monkeypatch, password="SECRET")
+    with Faults(server.port, certificate=certificate(tmp_path)) as proxy:
+        token = {"token_url": proxy.url + "/token", "link_base": proxy.url.replace("https", "http")}
+        with pytest.raises(PalmaresError) as caught:
+            read(server, tmp_path / "out", "client-credentials", url=proxy.url, **token)
+        assert caught.value.code == "E-FHIR-13"
+        assert not proxy.requests, "no request, and no secret, goes to a server that is not known"
+        ca = str(tmp_path / "ca.pem")
+        assert read(server, tmp_path / "out", "client-credentials", url=proxy.url, ca_file=ca, page=2, **token) == 5
 
 
 def test_a_connection_as_a_url(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

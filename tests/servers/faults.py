@@ -10,11 +10,13 @@ import http.client
 import json
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -41,7 +43,8 @@ class Fault:
 class Faults:
     """The proxy. `url` is the FHIR base to read from."""
 
-    def __init__(self, upstream: int) -> None:
+    def __init__(self, upstream: int, *, certificate: Path | None = None) -> None:
+        """`certificate`: a PEM file of key and certificate of localhost, for https."""
         self._upstream = upstream
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
@@ -64,6 +67,11 @@ class Faults:
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/fhir"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            self.url = f"https://localhost:{self.port}/fhir"
 
     def add(self, pattern: str, **what: Any) -> Fault:
         fault = Fault(re.compile(pattern), **what)
