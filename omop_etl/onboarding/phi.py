@@ -30,7 +30,9 @@ from omop_etl.onboarding.searching import Identifiers
 _BLOCK = 4 * 2**20  # characters searched at a time
 _OVERLAP = 4096  # characters that two blocks share, so that nothing is cut in two
 _DEEPEST = 4  # archives in archives
-_LARGEST_MEMBER = 2 * 2**30  # bytes of one member of an archive
+_LARGEST_MEMBER = 2 * 2**30  # bytes of one member of an archive; a larger one is told as unread
+_LARGEST_WHOLE = 256 * 2**20  # bytes of a file that is read at once
+_PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00", b"PK\x03\x04")
 _WORTH_A_POOL = 32 * 2**20  # bytes
 HIDDEN = "(hidden: the name holds an identifier)"
 
@@ -146,8 +148,20 @@ def _texts(path: Path) -> Iterator[_Text]:
         yield from _parquet(path)
     elif head[8:12] == b"DUCK":
         yield from _duckdb(path)
+    elif path.stat().st_size > _LARGEST_WHOLE and not head.startswith(_PACKED):
+        yield from _streamed(path)
     else:
         yield from _content(path.name, path.read_bytes(), 0)
+
+
+def _streamed(path: Path) -> Iterator[_Text]:
+    """A file too large to hold, in overlapping blocks: as UTF-8, and as Windows-1252 where it is none."""
+    last = b""
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            data = last + block
+            last = data[-_OVERLAP:]
+            yield from (_Text("", "", text) for text in _decoded(data))
 
 
 def _content(name: str, data: bytes, depth: int) -> Iterator[_Text]:
@@ -174,33 +188,53 @@ def _members(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
     try:
         if data[:2] == b"\x1f\x8b":
             with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
-                yield PurePosixPath(name).stem, stream.read(_LARGEST_MEMBER)
+                yield PurePosixPath(name).stem, _whole(stream)
         elif data[:4] == b"\x28\xb5\x2f\xfd":
             import zstandard
 
             reader = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True)
-            yield PurePosixPath(name).stem, reader.read(_LARGEST_MEMBER)
+            yield PurePosixPath(name).stem, _whole(reader)
         elif data[:3] == b"BZh":
-            yield PurePosixPath(name).stem, bz2.decompress(data)
+            with bz2.BZ2File(io.BytesIO(data)) as stream:
+                yield PurePosixPath(name).stem, _whole(stream)
         elif data[:6] == b"\xfd7zXZ\x00":
-            yield PurePosixPath(name).stem, lzma.decompress(data)
+            with lzma.LZMAFile(io.BytesIO(data)) as packed:
+                yield PurePosixPath(name).stem, _whole(packed)
         elif data[:4] == b"PK\x03\x04":
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 for info in archive.infolist():
                     if not info.is_dir():
                         with archive.open(info) as member:
-                            yield info.filename, member.read(_LARGEST_MEMBER)
+                            yield info.filename, _whole(member)
         elif data[257:262] == b"ustar":
             with tarfile.open(fileobj=io.BytesIO(data)) as tar:
                 for entry in tar:
                     content = tar.extractfile(entry) if entry.isfile() else None
                     if content is not None:
-                        yield entry.name, content.read(_LARGEST_MEMBER)
+                        yield entry.name, _whole(content)
+    except _TooLarge:
+        raise
     except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, RuntimeError):
         return  # its bytes are then searched as they lie
     except Exception as error:  # zstandard's own error has no name without importing it
         if type(error).__name__ != "ZstdError":
             raise
+
+
+class _TooLarge(OSError):
+    """What is packed is larger than can be searched."""
+
+
+def _whole(stream: Any) -> bytes:
+    """All of a stream. Raises _TooLarge, so that what was not searched is not taken for clean."""
+    parts: list[bytes] = []
+    size = 0
+    while block := stream.read(_BLOCK):
+        parts.append(block)
+        size += len(block)
+        if size > _LARGEST_MEMBER:
+            raise _TooLarge
+    return b"".join(parts)
 
 
 def _decoded(data: bytes) -> list[str]:

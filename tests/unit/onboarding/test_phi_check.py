@@ -273,3 +273,24 @@ def test_submit_holds_back_what_identifies(tmp_path: Path) -> None:
     assert caught.value.code == "E-PHI-01" and caught.value.exit_code == 5
     assert "unmapped.csv source_code name" in str(caught.value) and "codice-fiscale" in str(caught.value)
     assert "zucc" not in str(caught.value).lower() and "zccmra" not in str(caught.value).lower()
+
+
+def test_a_file_too_large_to_hold_is_searched_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omop_etl.onboarding.phi._LARGEST_WHOLE", 1000)
+    monkeypatch.setattr("omop_etl.onboarding.phi._BLOCK", 500)
+    monkeypatch.setattr("omop_etl.onboarding.phi._OVERLAP", 100)
+    for before in range(470, 520, 7):  # across the border of two blocks
+        (tmp_path / "large.ndjson").write_bytes(b"x " * (before // 2) + PLAIN.encode() + b" y" * 600)
+        assert {one.kind for one in phi_check([tmp_path], KNOWN).findings} == {"name"}
+
+
+def test_what_is_packed_too_large_is_not_taken_for_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omop_etl.onboarding.phi._LARGEST_MEMBER", 10_000)
+    for name, data in (
+        ("a.gz", gzip.compress(b"x" * 20_000)),
+        ("a.zip", zipped("b.txt", b"x" * 20_000)),
+        ("a.zst", zstandard.compress(b"x" * 20_000)),
+    ):
+        (tmp_path / name).write_bytes(data)
+    found = phi_check([tmp_path], KNOWN)
+    assert len(found.unread) == 3 and not found.clean
