@@ -246,3 +246,41 @@ def test_a_disk_that_cannot_be_written(home: Path, lock: Lock, tmp_path: Path) -
         create(tmp_path, "lock-1", cut_off=CUT_OFF)
     assert raised.value.code == "E-DISK-02"
     assert {path.name for path in tmp_path.iterdir()} == {"centre", "locks"}
+
+
+def test_the_verbs(home: Path, lock: Lock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from omop_etl.cli import app
+
+    def run(*words: str) -> tuple[int, str, BaseException | None]:
+        result = CliRunner().invoke(app, ["lock", *words])
+        return result.exit_code, result.output, result.exception
+
+    code, text, _ = run("list", "--home", str(home), "--json")
+    assert code == 0
+    assert [one["name"] for one in json.loads(text)["locks"]] == ["lock-1"]
+    monkeypatch.setenv("PALMARES_HOME", str(home))
+    code, text, _ = run("verify", "lock-1")
+    assert code == 0
+    assert "problems: 0" in text
+    assert "lock-1" in run("list")[1]
+    code, text, _ = run("diff", "lock-1", "lock-1", "--json")
+    assert json.loads(text)["patients"]["stayed"] == 26
+    for words, number in (
+        (("verify", "none"), "E-LOCK-03"),
+        (("create", "a b", "--cut-off", "2024-06-30"), "E-LOCK-02"),
+        (("create", "lock-1", "--cut-off", "2024-06-30"), "E-LOCK-01"),
+        (("diff", "lock-1", "none"), "E-LOCK-03"),
+        (("rebuild", "none"), "E-LOCK-03"),
+        (("create", "x", "--cut-off", "2024-06-30", "--study", "none"), "E-STUDY-01"),
+    ):
+        error = run(*words)[2]
+        assert isinstance(error, PalmaresError), words
+        assert error.code == number
+    assert run("create", "x", "--cut-off", "soon")[0] == 2
+    monkeypatch.delenv("PALMARES_HOME")
+    error = run("list")[2]
+    assert isinstance(error, PalmaresError)
+    assert error.code == "E-HOME-01"
+    assert not (home / "locks" / "x").exists()
