@@ -185,6 +185,8 @@ def _rank(line: _Line) -> tuple[int, str]:
 def _row(line: _Line) -> list[str]:
     check = line.check
     more = f'<br><span class="more">{escape(line.remedy)}</span>' if line.verdict != "PASS" else ""
+    if more and check.get("let_through"):
+        more += f'<br><span class="more">Let through by {escape(check["let_through"])}</span>'
     return [
         _badge(line.verdict),
         f"<code>{escape(check['code'])}</code><br>{escape(check['title'])}{more}",

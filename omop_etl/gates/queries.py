@@ -37,6 +37,7 @@ STATES = ("open", "answered", "resolved", "reappeared")
 BOOK, CSV, XLSX = "queries.json", "queries.csv", "queries.xlsx"
 FORMAT = 1
 _ANSWER_COLUMNS = ("query", "answer", "comment", "answered_by", "answered_on")
+_STYLED = 5_000  # lines of a workbook whose cells are wrapped: each one costs
 _TRACE = "side/trace.parquet"
 # what a spreadsheet takes for a formula when a cell begins with it
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -425,9 +426,10 @@ def _write_sheet(path: Path, listed: list[Query]) -> None:
         if name in _ANSWER_COLUMNS[1:]:
             head.fill = yours
         sheet.column_dimensions[head.column_letter].width = widths.get(name, 14)
-    for row in sheet.iter_rows(min_row=2):
-        for cell in row:
-            cell.alignment = Alignment(vertical="top", wrap_text=True)
+    if len(listed) <= _STYLED:
+        for row in sheet.iter_rows(min_row=2):
+            for cell in row:
+                cell.alignment = Alignment(vertical="top", wrap_text=True)
     sheet.freeze_panes = "C2"
     sheet.auto_filter.ref = sheet.dimensions
     choice = DataValidation(type="list", formula1=f'"{",".join(answers())}"', allow_blank=True)

@@ -14,6 +14,7 @@ from omop_etl.gates.counting import Count
 from omop_etl.gates.definitions import Check
 from omop_etl.gates.duckdb_source import gx
 from omop_etl.gates.expectations import COUNTS_TABLE, ExpectViolationsWithinThresholds, details_of
+from omop_etl.gates.overrides import Override, applied
 
 # isort: split
 from great_expectations.core.run_identifier import RunIdentifier
@@ -44,10 +45,13 @@ def write_counts(connection: duckdb.DuckDBPyConnection, counts: Sequence[Count])
         connection.execute(f"INSERT INTO {COUNTS_TABLE} VALUES {rows}")
 
 
-def validate(database: Path, counts: Sequence[Count], docs: Path, *, site: str) -> dict[str, str]:
+def validate(
+    database: Path, counts: Sequence[Count], docs: Path, *, site: str, overrides: Sequence[Override] = ()
+) -> dict[str, str]:
     """Run every check in an expectation on its table in the DuckDB file `database`; code → PASS, WARN or BLOCK.
 
-    Builds the Data Docs into `docs`. They hold counts and the words of checks.toml, nothing of the slice.
+    A BLOCK that one of the overrides lets through is a WARN. Builds the Data Docs into `docs`. They hold counts and the words of
+    checks.toml, nothing of the slice.
     """
     context = _context(docs)
     tables = list(dict.fromkeys(count.check.table for count in counts))
@@ -68,7 +72,7 @@ def validate(database: Path, counts: Sequence[Count], docs: Path, *, site: str) 
             for count in counts:
                 if count.check.table == table:
                     kinds.setdefault(count.check.family, []).append(count.check)
-            suite.expectations = [_expectation(kind, checks) for kind, checks in kinds.items()]
+            suite.expectations = [_expectation(kind, checks, overrides) for kind, checks in kinds.items()]
             whole = source.get_asset(table).get_batch_definition(_WHOLE)
             definition = gx.ValidationDefinition(name=table, data=whole, suite=context.suites.add(suite))
             validated = context.validation_definitions.add(definition).run(result_format="BASIC", run_id=run)
@@ -79,13 +83,13 @@ def validate(database: Path, counts: Sequence[Count], docs: Path, *, site: str) 
     return verdicts
 
 
-def _expectation(kind: str, checks: list[Check]) -> ExpectViolationsWithinThresholds:
+def _expectation(kind: str, checks: list[Check], overrides: Sequence[Override]) -> ExpectViolationsWithinThresholds:
     """One expectation for the checks of one kind on one table: a suite of a dozen is read and run, one of a thousand is not."""
     first = checks[0]
     return ExpectViolationsWithinThresholds(
         kind=kind,
         title=first.title if len(checks) == 1 else f"{first.category}: {len(checks)} checks of {first.table}",
-        checks=json.dumps([{name: getattr(check, name) for name in _TOLD} for check in checks]),
+        checks=json.dumps([_told(check, overrides) for check in checks]),
         severity=_SEVERITY[max((check.severity for check in checks), key=_WORST.index)],
         meta={
             "category": first.category,
@@ -94,6 +98,13 @@ def _expectation(kind: str, checks: list[Check]) -> ExpectViolationsWithinThresh
             "remedy": first.remedy,
         },
     )
+
+
+def _told(check: Check, overrides: Sequence[Override]) -> dict[str, Any]:
+    """What the expectation knows of a check."""
+    override = applied(overrides, check.code)
+    said = {name: getattr(check, name) for name in _TOLD}
+    return said | ({"let_through": f"{override.by}, until {override.until}: {override.reason}"} if override else {})
 
 
 def _verdicts(validated: Any) -> dict[str, str]:

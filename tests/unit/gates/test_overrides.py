@@ -113,6 +113,9 @@ def test_a_block_that_is_let_through_is_a_warning_in_view_and_passes_the_centre(
         "state": "applied",
         "note": "",
     }
+    index = (home / "gate" / "data_docs" / "index.html").read_text(encoding="utf-8")
+    assert "Let through by M. Rossi, data manager, until" in index
+    assert ">BLOCK<" not in index
     submit(slice_, home / "gate", home / "submission")
     assert receive(home / "submission", home / "intake").verdict == "WARN"
     verdict_file = home / "gate" / "verdict.json"
