@@ -9,7 +9,7 @@ deletes    a study that the archive names no more is told as deleted, unless too
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -29,6 +29,8 @@ from fhir_adapters.dicom.values import Instance, Reader, iso_date, iso_time
 from fhir_adapters.dicom.windows import Listing, Told, Unsplittable, Window, all_studies
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.fhir_web.spool import Spool, opened
+from fhir_adapters.known_identifiers import ADDRESS, FISCAL_CODE, NAME, NUMBER, ORDER, UID
+from fhir_adapters.pseudonyms import codice_fiscale_error
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -49,13 +51,42 @@ SETTINGS: Mapping[str, Setting] = {
 }
 _STUDY, _DATE, _TIME, _PATIENT = key(0x0020000D), key(0x00080020), key(0x00080030), key(0x00100020)
 _MODALITIES, _SERIES_COUNT, _INSTANCE_COUNT = key(0x00080061), key(0x00201206), key(0x00201208)
-OF_STUDY = Wanted(dict.fromkeys((_STUDY, _DATE, _TIME, _PATIENT, _MODALITIES, _SERIES_COUNT, _INSTANCE_COUNT)))
+_OF_STUDY = (
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "PatientID",
+    "ModalitiesInStudy",
+    "NumberOfStudyRelatedSeries",
+    "NumberOfStudyRelatedInstances",
+)
+# what a study says that identifies its patient → kind; read for the hospital's own list alone
+_IDENTIFYING = {
+    "PatientName": NAME,
+    "OtherPatientNames": NAME,
+    "ReferringPhysicianName": NAME,
+    "PatientID": NUMBER,
+    "OtherPatientIDs": NUMBER,
+    "AccessionNumber": ORDER,
+    "StudyID": ORDER,
+    "StudyInstanceUID": UID,
+    "PatientAddress": ADDRESS,
+    "PatientTelephoneNumbers": "telephone",
+}
+_SHORTEST = 5  # characters of a number that is one of its own
 _UID = re.compile(r"[0-9A-Za-z._-]{1,64}", re.ASCII)
 
 
 def is_plain(uid: str) -> bool:
     """Whether a UID may stand in an address or a question: real ones break the standard's rules, but not these."""
     return _UID.fullmatch(uid) is not None
+
+
+def wanted_of(keywords: Iterable[str]) -> Wanted:
+    """The elements of these keywords, as a header is read for."""
+    from pydicom.datadict import tag_for_keyword
+
+    return Wanted({key(tag): None for keyword in keywords if (tag := tag_for_keyword(keyword))})
 
 
 class Answer(NamedTuple):
@@ -77,8 +108,8 @@ class StudyLost(Exception):
 class Archive(Protocol):
     """What an archive can be asked; for threads. Raises PalmaresError when it cannot be asked at all."""
 
-    def studies(self, window: Window, patient: str | None) -> tuple[list[Header], bool]:
-        """The studies of a window of dates (`OF_STUDY`), and whether the archive says that it holds more."""
+    def studies(self, window: Window, patient: str | None, keywords: Iterable[str]) -> tuple[list[Header], bool]:
+        """What these elements say of the studies of a window of dates, and whether the archive says that it holds more."""
         ...
 
     def fetch(self, study: str) -> Callable[[Wanted], Iterator[Answer]]:
@@ -157,13 +188,45 @@ class ArchiveReader:
 
     # -- which studies -------------------------------------------------------------------------------------------------
 
+    def identifiers(self, connect: Callable[[], Archive]) -> Iterator[tuple[str, str]]:
+        """What the archive's studies say of their patients, as (kind, value): for the hospital's own list, which never leaves."""
+        from pydicom.datadict import tag_for_keyword
+
+        archive = connect()
+        try:
+            with silent_pydicom():
+                _, headers, _ = self._asked(archive, (*_OF_STUDY, *_IDENTIFYING))
+        finally:
+            archive.close()
+        for header in headers.values():
+            for keyword, kind in _IDENTIFYING.items():
+                for text in _text(header, key(tag_for_keyword(keyword) or 0)).split("\\"):
+                    plain = " ".join(text.replace("^", " ").replace("=", " ").split()) if kind == NAME else text.strip()
+                    if codice_fiscale_error(plain) is None:
+                        yield FISCAL_CODE, plain
+                    elif plain and (kind == NAME or len(plain) >= _SHORTEST):
+                        yield kind, plain
+
     def _list(self, archive: Archive) -> tuple[Listing, dict[str, Archived], int]:
+        """The studies that the settings want, by their ids."""
+        listing, headers, no_uid = self._asked(archive, _OF_STUDY)
+        wanted = {str(one).upper() for one in self._settings["modalities"]}
+        found: dict[str, Archived] = {}
+        for uid in sorted(listing.studies):
+            modalities = set(_text(headers[uid], _MODALITIES).upper().split("\\")) - {""}
+            if not wanted or not modalities or wanted & modalities:
+                one = self._archived(uid, headers[uid])
+                found[one.id] = one
+        return listing, found, no_uid
+
+    def _asked(self, archive: Archive, keywords: Sequence[str]) -> tuple[Listing, dict[str, Header], int]:
+        """All studies, what the elements say of each by its UID, and how many have no UID. Raises E-PACS-04, E-PACS-05."""
         headers: dict[str, Header] = {}
         no_uid = 0
 
         def ask(window: Window, patient: str | None = None) -> tuple[list[Told], bool]:
             nonlocal no_uid
-            answers, more = archive.studies(window, patient)
+            answers, more = archive.studies(window, patient, keywords)
             told = []
             for header in answers:
                 uid = _text(header, _STUDY)
@@ -174,24 +237,18 @@ class ArchiveReader:
                     told.append(_told(uid, header))
             return told, more
 
-        listing = Listing({}, 0, False)
+        studies: dict[str, Told] = {}
+        questions, limited = 0, False
         try:
             for patient in self._patients():
                 part = all_studies(
                     partial(ask, patient=patient), since=self._settings["since"], limit=self._settings["limit"]
                 )
-                studies = {**listing.studies, **part.studies}
-                listing = Listing(studies, listing.questions + part.questions, listing.limited or part.limited)
+                studies.update(part.studies)
+                questions, limited = questions + part.questions, limited or part.limited
         except Unsplittable:
             raise PalmaresError("E-PACS-04", self.kind) from None
-        wanted = {str(one).upper() for one in self._settings["modalities"]}
-        found: dict[str, Archived] = {}
-        for uid in sorted(listing.studies):
-            modalities = set(_text(headers[uid], _MODALITIES).upper().split("\\")) - {""}
-            if not wanted or not modalities or wanted & modalities:
-                one = self._archived(uid, headers[uid])
-                found[one.id] = one
-        return listing, found, no_uid
+        return Listing(studies, questions, limited), headers, no_uid
 
     def _patients(self) -> Sequence[str | None]:
         """The patients to ask for; None: all at once. Raises E-PACS-05."""

@@ -379,6 +379,7 @@ def _json_bytes(vr: Any, values: list[Any]) -> bytes:
             return b"".join(struct.pack(_BINARY[vr], one) for one in values)
         except struct.error:
             return b""
+    values = [one.get("Alphabetic") if vr == "PN" and isinstance(one, dict) else one for one in values]
     texts = [one if isinstance(one, str) else repr(one) if isinstance(one, int | float) else "" for one in values]
     return "\\".join(texts).encode("utf-8", "surrogateescape")
 
@@ -409,4 +410,6 @@ def _as_bytes(vr: str, value: Any) -> bytes:
         return b"".join(struct.pack(_BINARY[vr], one) for one in many)
     if vr in ("OB", "OW", "UN"):
         return bytes(value)
-    return "\\".join(str(getattr(one, "original_string", one)) for one in many).encode("utf-8", "surrogateescape")
+    # a number as it was written; a name's own original is bytes of its character set
+    texts = [str(one if vr == "PN" else getattr(one, "original_string", one)) for one in many]
+    return "\\".join(texts).encode("utf-8", "surrogateescape")

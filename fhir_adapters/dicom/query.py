@@ -9,7 +9,7 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -26,7 +26,7 @@ from tenacity import (
 from fhir_adapters import allow_list
 from fhir_adapters.base import Extraction, Progress, Setting, adapter
 from fhir_adapters.dicom import archive
-from fhir_adapters.dicom.archive import COUNTED, OF_STUDY, Answer, ArchiveReader, StudyLost, is_plain
+from fhir_adapters.dicom.archive import COUNTED, Answer, ArchiveReader, StudyLost, is_plain
 from fhir_adapters.dicom.extraction import YIELDS
 from fhir_adapters.dicom.headers import Header, Wanted, header_of, key
 from fhir_adapters.dicom.windows import Window
@@ -114,6 +114,10 @@ class DicomQuery:
             progress=progress,
         )
 
+    def identifiers(self) -> Iterator[tuple[str, str]]:
+        """What the archive says of its patients, as (kind, value): for the hospital's own list, which never leaves."""
+        return self._reader.identifiers(partial(_Archive, self._settings))
+
 
 class _Again(Exception):
     """Something that may heal; `code` is the error that it becomes when it does not, `why` has no values."""
@@ -137,10 +141,11 @@ class _Archive:
         self._own = threading.local()
         self._all: list[Association] = []
 
-    def studies(self, window: Window, patient: str | None) -> tuple[list[Header], bool]:
-        question = _question("STUDY", StudyDate=window.dates, StudyTime=window.times, PatientID=patient or "")
-        answers, more = self._ask(question)
-        return [header for one in answers if isinstance(header := header_of(one, OF_STUDY), dict)], more
+    def studies(self, window: Window, patient: str | None, keywords: Iterable[str]) -> tuple[list[Header], bool]:
+        asked = dict.fromkeys(keywords, "") | {"StudyDate": window.dates, "StudyTime": window.times}
+        answers, more = self._ask(_question("STUDY", **asked | {"PatientID": patient or ""}))
+        wanted = archive.wanted_of(keywords)
+        return [header for one in answers if isinstance(header := header_of(one, wanted), dict)], more
 
     def fetch(self, study: str) -> Callable[[Wanted], Iterator[Answer]]:
         try:

@@ -7,7 +7,7 @@ those of every other server.
 import io
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from fhir_adapters.base import Extraction, Progress, Setting, adapter
 from fhir_adapters.dicom import archive
-from fhir_adapters.dicom.archive import OF_STUDY, Answer, ArchiveReader, StudyLost
+from fhir_adapters.dicom.archive import Answer, ArchiveReader, StudyLost
 from fhir_adapters.dicom.extraction import YIELDS
 from fhir_adapters.dicom.headers import Header, Wanted, header_of_json
 from fhir_adapters.dicom.windows import Window
@@ -73,6 +73,10 @@ class DicomWeb:
             progress=progress,
         )
 
+    def identifiers(self) -> Iterator[tuple[str, str]]:
+        """What the server says of its patients, as (kind, value): for the hospital's own list, which never leaves."""
+        return self._reader.identifiers(partial(_Archive, self._settings))
+
 
 class _Session:
     """What dicomweb-client takes for a session of `requests`: one request, once, by the toolkit's web client."""
@@ -110,14 +114,13 @@ class _Archive:
         self._client = DICOMwebClient(self._web.base, session=session, permissive_uid=True)
         self._client.set_http_retry_params(retry=False, max_attempts=1)
 
-    def studies(self, window: Window, patient: str | None) -> tuple[list[Header], bool]:
+    def studies(self, window: Window, patient: str | None, keywords: Iterable[str]) -> tuple[list[Header], bool]:
         asked = {"StudyDate": window.dates, "StudyTime": window.times, "PatientID": patient}
         filters = {name: value for name, value in asked.items() if value}
-        fields = ["ModalitiesInStudy", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"]
-        answers = self._ask(
-            "studies", partial(self._client.search_for_studies, fields=fields, search_filters=filters or None)
-        )
-        return [header_of_json(one, OF_STUDY) for one in answers], self._session.warned
+        search = partial(self._client.search_for_studies, fields=list(keywords), search_filters=filters or None)
+        answers = self._ask("studies", search)
+        wanted = archive.wanted_of(keywords)
+        return [header_of_json(one, wanted) for one in answers], self._session.warned
 
     def fetch(self, study: str) -> Callable[[Wanted], Iterator[Answer]]:
         try:

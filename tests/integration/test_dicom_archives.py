@@ -471,3 +471,18 @@ def test_nothing_that_identifies_comes_out(
     texts += [caplog.text, said.out, said.err, *errors]
     for text in texts:
         assert not [one for one in PLANTED if one.lower() in text.lower()]
+
+
+@needs_orthanc
+@pytest.mark.parametrize("kind", ["dicomweb", "dicom_query"])
+def test_the_hospitals_own_list_of_what_identifies(kind: str, tmp_path: Path) -> None:
+    with orthanc(tmp_path / "orthanc") as server:
+        store(server, [planted(1)])
+        found = set(source(kind, server).identifiers())
+    assert found >= {
+        ("name", "ZUCCHINI MARIA"),
+        ("name", "ZUCCHINI ANNA"),
+        ("record-number", "MRN88776655"),
+        ("accession-number", "ACC44332211"),
+        ("uid", "1.2.76.88776655.1"),
+    }
