@@ -50,7 +50,7 @@ def test_shuffled_and_split_otherwise_the_slice_is_identical(resources: list[dic
     assert (tmp_path / "slice_a" / "unmapped.csv").read_bytes() == (tmp_path / "slice_b" / "unmapped.csv").read_bytes()
 
 
-@pytest.mark.requirement("f2o-001", "f2o-021")
+@pytest.mark.requirement("f2o-001")
 def test_tables_have_the_cdms_columns_and_ids_that_r_can_read(resources: list[dict], tmp_path: Path) -> None:
     map_folder(SITE, write(tmp_path / "a", resources, 1, 1), tmp_path / "slice")
     for name, table in tables().items():
