@@ -4,12 +4,9 @@ A visit is what all its messages say together, so every extraction reads the who
 new or were changed since the last one, and nothing when none is.
 """
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,9 +17,10 @@ from fhir_adapters.errors import PalmaresError
 from fhir_adapters.folders import whole_folder
 from fhir_adapters.hl7v2.folding import Folder
 from fhir_adapters.hl7v2.framing import NotReadable, Span, is_hl7, plain_copy, spans
-from fhir_adapters.hl7v2.reading import Refused, Settings, Told, Wrong, read
+from fhir_adapters.hl7v2.reading import Settings
 from fhir_adapters.hl7v2.report import Report
 from fhir_adapters.hl7v2.site_map import read_site_map
+from fhir_adapters.hl7v2.work import Reader, Result, Task, as_text, read_task
 from fhir_adapters.outcomes import RESOURCE, OutcomeFile, item_name
 from fhir_adapters.processes import in_order, processors
 from fhir_adapters.pseudonyms import LinkageKey
@@ -32,32 +30,7 @@ if TYPE_CHECKING:
     from fhir_adapters.pseudonyms import SiteKey
 
 _BATCH = 1 << 20  # bytes of messages that a worker reads at a time
-_FEW = 1 << 21  # bytes for which no worker is started
-
-
-@dataclass(frozen=True)
-class Task:
-    """Messages of one file, read by one worker."""
-
-    path: Path
-    name: str
-    spans: tuple[Span, ...]
-    new: bool = True  # of a file that was not read before: what it tells is written
-
-
-@dataclass
-class Result:
-    """What became of one message. `made`: finished resources as JSON, by type."""
-
-    item: str
-    new: bool
-    reason: str = ""
-    digest: bytes = b""
-    told: tuple[Told, ...] = ()
-    made: tuple[tuple[str, str], ...] = ()
-    wrongs: tuple[Wrong, ...] = ()
-    master: bool = False
-    touched: str = ""
+_FEW = 1 << 23  # bytes for which no worker is started
 
 
 @adapter
@@ -177,7 +150,7 @@ class Hl7v2:
                 except NotReadable:
                     continue  # an extraction tells of it; here it says nothing
 
-    def _reader(self) -> "Reader":
+    def _reader(self) -> Reader:
         if self._key is None:
             raise PalmaresError("E-SRC-03", self.kind)
         chosen = self._settings
@@ -212,48 +185,6 @@ def _is_encoding(name: str) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class Reader:
-    """Reads the messages of a task; goes to the workers as it is."""
-
-    settings: Settings
-    encoding: str
-
-    def keys(self) -> list[str]:
-        """What tells the keys apart without telling anything of them."""
-        linkage = self.settings.linkage
-        return [self.settings.key.fingerprint, linkage.fingerprint if linkage else ""]
-
-    def __call__(self, task: Task) -> list[Result]:
-        with task.path.open("rb") as file:
-            return [self._result(file, task, span) for span in task.spans]
-
-    def _result(self, file: Any, task: Task, span: Span) -> Result:
-        item = item_name(task.name, span.position)
-        if span.reason:
-            return Result(item, task.new, span.reason)
-        file.seek(span.start)
-        content: bytes = file.read(span.end - span.start)
-        digest = hashlib.md5(content.strip(b"\x0b\x1c\r\n \t"), usedforsecurity=False).digest()
-        from fhir_adapters.hl7v2.charsets import decoded
-        from fhir_adapters.hl7v2.message import NoMessage
-
-        try:
-            reading = read(decoded(content, self.encoding), self.settings)
-        except NoMessage:
-            return Result(item, task.new, "Q-HL7-HEADER", digest)
-        except Refused as refused:
-            return Result(item, task.new, refused.args[0], digest)
-        made = tuple((one["resourceType"], _text(one)) for one in reading.made) if task.new else ()
-        wrongs = tuple(reading.wrongs) if task.new else ()
-        master = reading.kind == "ADT"
-        return Result(item, task.new, "", digest, tuple(reading.told), made, wrongs, master, reading.touched)
-
-
-def _text(resource: Mapping[str, Any]) -> str:
-    return json.dumps(resource, ensure_ascii=False, separators=(",", ":"))
-
-
 class Writer:
     """Writes what the workers hand back, in the order of files and messages."""
 
@@ -281,7 +212,7 @@ class Writer:
         workers = 1 if size < _FEW else jobs or processors()
         place = 0
         for results in in_order(
-            partial(_safely, reader), self._tasks(paths, root, new, spool, progress), jobs=workers, subject="hl7v2"
+            partial(read_task, reader), self._tasks(paths, root, new, spool, progress), jobs=workers, subject="hl7v2"
         ):
             for result in results:
                 place += 1
@@ -337,15 +268,7 @@ class Writer:
     def close(self) -> None:
         """Write the resources that many messages told of."""
         for resource in self._folder_of.resources():
-            self._write(resource["resourceType"], _text(resource))
-
-
-def _safely(reader: Reader, task: Task) -> list[Result]:
-    """A worker's task; a file that went away while it was read is told for each of its messages."""
-    try:
-        return reader(task)
-    except OSError:
-        return [Result(item_name(task.name, span.position), task.new, "Q-HL7-FILE") for span in task.spans]
+            self._write(resource["resourceType"], as_text(resource))
 
 
 def _cut(path: Path, name: str, *, new: bool) -> Iterator[Task]:

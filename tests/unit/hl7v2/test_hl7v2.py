@@ -626,7 +626,7 @@ def test_settings_that_do_not_fit(run: Runner, settings: dict[str, Any]) -> None
 
 def test_processes_give_the_same(tmp_path: Path) -> None:
     texts = [message(PID.replace("4711", str(n)), visit(f"V{n}"), time=f"202301{n % 28 + 1:02}") for n in range(400)]
-    pad = "NTE|1||" + "x" * 8000 + "\r"
+    pad = "NTE|1||" + "x" * 24000 + "\r"
     outputs = []
     for jobs in (1, 2):
         folder = tmp_path / str(jobs)
