@@ -129,7 +129,7 @@ CENTRAL_STAGES = (
         "omop_etl.publish.release",
     ),
     Stage(
-        "quality",
+        "report",
         "Put the quality of all sites together: what each sent, against the others and against what it sent before.",
         "intake, warehouse.duckdb, derived",
         "quality",
@@ -467,13 +467,13 @@ def rebuild_lock(centre: CentrePlace, name: str) -> dict[str, Any]:
     return _noted(centre.home, "rebuild", name, work)
 
 
-def quality(centre: CentrePlace, study: str) -> dict[str, Any]:
+def report(centre: CentrePlace, study: str) -> dict[str, Any]:
     """Report on the quality of all sites; it goes beside the release and stops nothing."""
-    from omop_etl.reports.quality import report
+    from omop_etl.reports.quality import report as run
 
     def work() -> object:
         warehouse = centre.warehouse if centre.warehouse.is_file() else None
         derived = centre.derived if centre.derived.is_dir() else None
-        return report(centre.intake, centre.quality, warehouse=warehouse, derived=derived)
+        return run(centre.intake, centre.quality, warehouse=warehouse, derived=derived)
 
-    return _noted(centre.home, "quality", study, work)
+    return _noted(centre.home, "report", study, work)

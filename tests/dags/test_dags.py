@@ -64,10 +64,10 @@ def test_a_failing_site_stops_no_other(dags: dict[str, Any]) -> None:
 def test_the_centres_dag_follows_the_stages(dags: dict[str, Any]) -> None:
     dag = dags["central_release"]
     names = [stage.name for stage in CENTRAL_STAGES]
-    chain(dag, ["list_submissions", *(name for name in names if name != "quality")])
-    chain(dag, ["derive", "quality"])
+    chain(dag, ["list_submissions", *(name for name in names if name != "report")])
+    chain(dag, ["derive", "report"])
     assert {task.task_id for task in dag.tasks} == {"list_submissions", *names}
-    report = dag.get_task("quality")
+    report = dag.get_task("report")
     assert report.trigger_rule == "all_done", "wanted most when something failed"
     assert not report.downstream_task_ids, "and it stops nothing"
     assert dag.get_task("receive").is_mapped
