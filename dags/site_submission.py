@@ -13,6 +13,7 @@ the **gate**, and what may leave the hospital is **submitted**.
 - The run is red when a site failed, though the others submitted: the `report` task names it.
 - After a BLOCK the `submit` task of that site fails with a message that says what to do; the site's previous submission
   stays.
+- Beside the verdict the gate leaves the list of records to look at (`queries/queries.xlsx`) and what to mend first (`quality/`).
 - Each submission updates the asset `palmares_submissions`, on which `central_release` wakes.
 
 Configuration: `home` (the workspace; else the environment's `PALMARES_HOME`), `sites`, `full` (every source anew, landed
