@@ -117,7 +117,11 @@ def preparation(settings: Settings) -> Any:
     )
     categories = make_pipeline(
         FunctionTransformer(as_words),
-        OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=20, sparse_output=False),
+        OneHotEncoder(
+            handle_unknown="infrequent_if_exist",
+            min_frequency=int(settings.values["least_category"]),
+            sparse_output=False,
+        ),
     )
     return make_column_transformer((numbers, list(settings.numbers)), (categories, list(settings.categories)))
 

@@ -155,7 +155,14 @@ class Curve:
 
 
 def curve(
-    part: "pd.DataFrame", arm: str, months: Sequence[int], *, days_per_month: float, threshold: int, size: int
+    part: "pd.DataFrame",
+    arm: str,
+    months: Sequence[int],
+    *,
+    days_per_month: float,
+    threshold: int,
+    size: int,
+    step: float,
 ) -> Curve:
     """Kaplan-Meier of one arm with delayed entry. Where fewer than `threshold` are at risk nothing is shown.
 
@@ -168,7 +175,7 @@ def curve(
     time, entry = part["time"] / days_per_month, part["entry"] / days_per_month
     with _sound("Kaplan-Meier"):
         fit = KaplanMeierFitter().fit(time, part["event"], entry=entry if (entry > 0).any() else None)
-    grid = np.arange(0, max(months) + 0.25, 0.5)
+    grid = np.arange(0, max(months) + step / 2, step)
     followed = ((time.to_numpy()[:, None] >= grid) & (entry.to_numpy()[:, None] <= grid)).sum(axis=0)
     few = np.nonzero(followed < threshold)[0]
     shown = grid[: few[0]] if len(few) else grid

@@ -196,6 +196,7 @@ def estimate(
                 days_per_month=days_per_month,
                 threshold=threshold,
                 size=(sizes or {}).get(arm, len(part)),
+                step=settings.number("curve_step"),
             )
             for arm in plan.arms
             for part in (plan.frame[plan.frame["arm"] == arm],)

@@ -217,7 +217,7 @@ def test_a_curve_ends_where_few_are_at_risk_and_late_entry_counts() -> None:
     part = pd.DataFrame(
         {"time": [10.0 * n for n in range(1, 61)], "event": [1] * 60, "entry": [0.0] * 50 + [300.0] * 10}
     )
-    found = e.curve(part, "x", [0, 6, 12, 18], days_per_month=30.4375, threshold=10, size=60)
+    found = e.curve(part, "x", [0, 6, 12, 18], days_per_month=30.4375, threshold=10, size=60, step=0.5)
     last = max(month for month, *_ in found.points)
     followed = ((part["time"] >= last * 30.4375) & (part["entry"] <= last * 30.4375)).sum()
     assert followed >= 10 and last < 18
