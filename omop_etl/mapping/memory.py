@@ -59,8 +59,8 @@ def use_medications(connection: duckdb.DuckDBPyConnection, kept: Kept) -> None:
 
 
 def tallies(connection: duckdb.DuckDBPyConnection, folder: Path, site: str, remember: bool) -> dict[str, Any]:
-    """Count what manifest and worklist tell, per patient; write the worklist; the counts of the whole."""
-    connection.execute(f"CREATE TABLE tally AS {_unmapped()} UNION ALL BY NAME {_links()}")
+    """Count what manifest and worklist tell, per patient where that is to be remembered; write the worklist; the counts of the whole."""
+    connection.execute(f"CREATE TABLE tally AS {_unmapped(remember)} UNION ALL BY NAME {_links(remember)}")
     for row in table("conformance", "losses.csv"):
         try:
             connection.execute(
@@ -110,7 +110,7 @@ def counted(connection: duckdb.DuckDBPyConnection, folder: Path, site: str, loca
     }
 
 
-def _links() -> str:
+def _links(remember: bool) -> str:
     """Of the clinical records: all, those with a concept, those linked to a visit by reference and by date."""
     counts = {
         "records": "true",
@@ -119,13 +119,14 @@ def _links() -> str:
         "by_date": "visit_by_date",
     }
     filters = ", ".join(f"count(*) FILTER ({which}) AS {name}" for name, which in counts.items())
+    whose = "person_id" if remember else "NULL::BIGINT"
     return (
-        f"SELECT person_id AS person, what, records FROM (SELECT person_id, {filters} FROM event WHERE cdm_table IS NOT NULL "
-        f"GROUP BY person_id) UNPIVOT (records FOR what IN ({', '.join(counts)}))"
+        f"SELECT person, what, records FROM (SELECT {whose} AS person, {filters} FROM event WHERE cdm_table IS NOT NULL "
+        f"GROUP BY 1) UNPIVOT (records FOR what IN ({', '.join(counts)}))"
     )
 
 
-def _unmapped() -> str:
+def _unmapped(remember: bool) -> str:
     """Records whose code has no concept, by person (null: of the hospital itself), code and CDM field."""
     kinds = {
         "code": "concept_id",
@@ -134,14 +135,16 @@ def _unmapped() -> str:
         "route": "route_concept_id",
         "site": "site_concept_id",
     }
+    whose = "person_id" if remember else "NULL::BIGINT"
     parts = [
-        f"SELECT person_id, cdm_table, '{kind}' AS kind, {kind}_no AS code_no, count(*) AS records FROM event WHERE cdm_table IS NOT NULL AND "
+        f"SELECT {whose} AS person, cdm_table, '{kind}' AS kind, {kind}_no AS code_no, count(*) AS records FROM event "
+        "WHERE cdm_table IS NOT NULL AND "
         + ("concept_id = 0" if kind == "code" else f"{column} = 0 AND {kind}_no IS NOT NULL")
         + " GROUP BY ALL"
         for kind, column in kinds.items()
     ]
     parts.append(
-        "SELECT person_id, 'note' AS cdm_table, 'kind' AS kind, kind_no AS code_no, count(*) AS records FROM row_note "
+        f"SELECT {whose} AS person, 'note' AS cdm_table, 'kind' AS kind, kind_no AS code_no, count(*) AS records FROM row_note "
         "WHERE note_class_concept_id = 0 GROUP BY ALL"
     )
     codes = (
@@ -198,14 +201,15 @@ def _unmapped() -> str:
         ),
     ]
     fixed = [
-        f"SELECT {whose}::BIGINT AS person, NULL AS vocabulary_id, '' AS source_system, shown_code({column}) AS source_code, NULL AS source_name, "
+        f"SELECT {of if remember else 'NULL'}::BIGINT AS person, NULL AS vocabulary_id, '' AS source_system, "
+        f"shown_code({column}) AS source_code, NULL AS source_name, "
         f"'{field}' AS name, count(*) AS records, 'not-in-code-set' AS reason FROM {relation} WHERE {column} IS NOT NULL AND {which} "
         "GROUP BY ALL"
-        for field, relation, whose, column, which in sets
+        for field, relation, of, column, which in sets
     ]
     return (
         "SELECT person, 'unmapped' AS what, name, vocabulary_id, source_system, source_code, source_name, reason, records FROM ("
-        "SELECT e.person_id AS person, c.source_vocabulary_id AS vocabulary_id, coalesce(shown_system(c.system), '') AS source_system, "
+        "SELECT e.person, c.source_vocabulary_id AS vocabulary_id, coalesce(shown_system(c.system), '') AS source_system, "
         "coalesce(shown_code(c.code), '') AS source_code, "
         # a display of a code system that nobody knows may be anything
         "min(CASE WHEN c.source_vocabulary_id IS NOT NULL THEN c.display END) AS source_name, f.cdm_field AS name, "
