@@ -96,7 +96,7 @@ class Planter:
         return out
 
 
-def every_resource(variants: int = 3) -> Iterator[dict[str, Any]]:
+def every_resource(variants: int = 2) -> Iterator[dict[str, Any]]:
     """Every resource type of R4 with every element planted, in so many variants of what stands where."""
     from fhir_adapters.landing.rules import resource_types
 

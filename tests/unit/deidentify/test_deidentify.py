@@ -5,7 +5,7 @@ import pickle
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fhir_adapters.deidentify import Deidentifier
@@ -20,8 +20,8 @@ CODE = "RSSMRA71E01F205E"  # HL7 Italia's example
 LOINC = {"system": "http://loinc.org", "code": "718-7"}
 
 
-def through(resource: dict[str, Any], **settings: Any) -> Any:
-    return Deidentifier(KEY, settings=settings, linkage=LINKAGE).resource(resource)
+def through(resource: dict[str, Any], **given_: Any) -> Any:
+    return Deidentifier(KEY, settings=given_, linkage=LINKAGE).resource(resource)
 
 
 def person(**more: Any) -> dict[str, Any]:
@@ -100,8 +100,8 @@ def test_two_contained_resources_are_not_confused() -> None:
         }
         for name, code in (("one", "L01EF01"), ("two", "L01EF02"))
     ]
-    for settings in ({}, {"pseudonyms": "hospital"}):
-        deidentifier = Deidentifier(KEY if not settings else None, settings=settings)
+    for chosen in ({}, {"pseudonyms": "hospital"}):
+        deidentifier = Deidentifier(KEY if not chosen else None, settings=chosen)
         got = deidentifier.resource(
             {
                 "resourceType": "MedicationStatement",
@@ -412,6 +412,7 @@ ELEMENTS = st.sampled_from(
 )
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(ELEMENTS, JSON, max_size=6))
 def test_any_json_passes_without_a_crash_and_without_a_change_of_the_input(content: dict[str, Any]) -> None:
     resource = {"resourceType": "Patient", **content}

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fhir_adapters.errors import PalmaresError
@@ -101,6 +101,7 @@ def test_patterns(text: str, kind: str) -> None:
     assert kinds("RSSMRA71E01F205X 3471234567 a@b") == set()
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=60))
 def test_any_text_is_searched_without_a_crash(text: str) -> None:
     Identifiers([*KNOWN, Known("other", text)]).scan(text * 2)
