@@ -25,20 +25,28 @@ def keep(intake: Path, store: Path) -> dict[str, dict[str, Any]]:
     sites = sorted(path for path in intake.glob("*") if path.is_dir() and not path.name.startswith("."))
     if not sites:
         raise PalmaresError("E-BUILD-03", intake.name)
-    files = {f"{site.name}/{path}": about for site in sites for path, about in described(site).items()}
-    for path, about in files.items():
-        place = _place(store, about["sha256"])
-        if place.is_file():
-            continue
-        place.parent.mkdir(parents=True, exist_ok=True)
-        partial = place.with_suffix(".partial")
-        shutil.copyfile(intake / path, partial)
-        if _sha256(partial) != about["sha256"]:
-            partial.unlink()
-            raise PalmaresError("E-LOCK-06", "intake", detail="a file changed while it was read")
-        partial.chmod(0o440)
-        partial.replace(place)
+    for left in store.glob("*/*.partial"):  # of a maker that was killed
+        left.unlink()
+    try:
+        files = {f"{site.name}/{path}": about for site in sites for path, about in described(site).items()}
+        for path, about in files.items():
+            _keep(intake / path, _place(store, about["sha256"]), about["sha256"])
+    except FileNotFoundError:  # a submission arrived and took the place of the one that was read
+        raise PalmaresError("E-LOCK-06", "intake", detail="a file changed while it was read") from None
     return files
+
+
+def _keep(file: Path, place: Path, sha256: str) -> None:
+    if place.is_file():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_suffix(".partial")
+    shutil.copyfile(file, partial)
+    if _sha256(partial) != sha256:
+        partial.unlink()
+        raise PalmaresError("E-LOCK-06", "intake", detail="a file changed while it was read")
+    partial.chmod(0o440)
+    partial.replace(place)
 
 
 def lay_out(files: Mapping[str, Mapping[str, Any]], store: Path, out: Path) -> list[Path]:

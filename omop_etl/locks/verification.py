@@ -51,6 +51,16 @@ def verify(home: Path, name: str) -> Verification:
         cited = False
     if not cited:
         problems.append(f"changed: {CITATION} or {MANIFEST}")
+    try:
+        problems += _files(folder, manifest) + inputs.problems(manifest["inputs"], locks_folder(home) / inputs.STORE)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        problems.append(f"changed: {MANIFEST}")  # it is JSON still, but no manifest
+    return Verification(name, len(manifest["files"]) + 2, problems)
+
+
+def _files(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """What is changed, gone or added in the lock's folder."""
+    problems = []
     files = manifest["files"]
     there = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
     for path, about in files.items():
@@ -64,8 +74,7 @@ def verify(home: Path, name: str) -> Verification:
         known = path in files or path in (MANIFEST, CITATION) or (path in parents and file.is_dir())
         if not known or (path in parents and file.is_symlink()):
             problems.append(f"added: {path}")
-    problems += inputs.problems(manifest.get("inputs", {}), locks_folder(home) / inputs.STORE)
-    return Verification(name, len(files) + 2, problems)
+    return problems
 
 
 def _changed(file: Path, about: dict[str, Any]) -> bool:

@@ -55,12 +55,26 @@ class Made:
 
 
 def settings(rules: Rules) -> dict[str, Any]:
-    """The study's `datasets.toml`. Raises E-STUDY-03 when it is not there or no TOML."""
+    """The study's `datasets.toml`. Raises E-STUDY-03 when it is not there, no TOML, or lacks a section."""
     path = rules.study.folder / "datasets" / "datasets.toml"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        about = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
         raise PalmaresError("E-STUDY-03", "datasets/datasets.toml", detail="it is no TOML in UTF-8") from None
+    missing = [
+        f"{section}.{name}" if section else name
+        for section, name in _NEEDED
+        if name not in (about if not section else about.get(section, {}))
+    ]
+    if missing:
+        raise PalmaresError("E-STUDY-03", "datasets/datasets.toml", detail="it lacks " + ", ".join(missing))
+    return about
+
+
+_NEEDED = (
+    ("", "dataset"), ("", "k_anonymity"), ("", "meds"), ("meds", "day_0"), ("table_one", "group"), ("table_one", "variables"),
+    ("at_risk", "group"), ("at_risk", "months"),
+)  # fmt: skip
 
 
 def load_datasets(rules: Rules) -> tuple[Dataset, ...]:

@@ -139,6 +139,10 @@ def _tables(
     public = study.thresholds["public"]
     baseline = next(one.dataset for one in made if one.dataset.name == "baseline")
     listed = {one.variable: one for one in baseline.variables}
+    asked = {*about["table_one"]["variables"], about["table_one"]["group"], about["at_risk"]["group"]}
+    if not asked <= listed.keys():
+        detail = "no variables of baseline: " + ", ".join(sorted(asked - listed.keys()))
+        raise PalmaresError("E-STUDY-03", "datasets/datasets.toml", detail=detail)
     chosen = [listed[name] for name in about["table_one"]["variables"]]
     frame = pd.read_parquet(folder / "baseline.parquet")
     table = table_one.table_one(frame, chosen, about["table_one"]["group"], threshold=public)

@@ -117,6 +117,12 @@ def test_any_byte_that_changes_is_found(copy: Path) -> None:
         path.write_bytes(raw + b"\n")
         assert not verify(copy, "lock-1").sound, path.name
         path.write_bytes(raw)
+    manifest = copy / "locks" / "lock-1" / "manifest.json"
+    raw = manifest.read_bytes()
+    for at in range(0, len(raw), 499):  # what is JSON still may be no manifest
+        manifest.write_bytes(raw[:at] + bytes([raw[at] ^ 2]) + raw[at + 1 :])
+        assert not verify(copy, "lock-1").sound, at
+    manifest.write_bytes(raw)
     assert verify(copy, "lock-1").sound
 
 
@@ -229,6 +235,15 @@ def test_made_again_with_other_rules_it_says_what_differs(
     assert "datasets/baseline.parquet" in found.different
     assert "mappings: studies/palmares2/study.toml" in found.changed_since
     assert verify(home, "lock-1").sound
+
+
+@pytest.mark.parametrize("key", ["inputs", "sites", "code", "vocabulary", "files"])
+def test_a_manifest_that_lacks_a_part_is_found(key: str, copy: Path) -> None:
+    manifest = copy / "locks" / "lock-1" / "manifest.json"
+    for value in (None, {}, {"a": {}}, [1]):
+        about = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps(about | {key: value}))
+        assert verify(copy, "lock-1").problems
 
 
 def test_an_input_that_is_gone(copy: Path) -> None:

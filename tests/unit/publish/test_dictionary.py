@@ -1,6 +1,7 @@
 """Columns and dictionary must fit each other, or nothing is released."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -8,8 +9,9 @@ import pandas as pd
 import pytest
 
 from fhir_adapters.errors import PalmaresError
+from omop_etl.derive.rules import load_rules
 from omop_etl.publish import dictionary
-from omop_etl.publish.datasets import Dataset, Made, write_dataset
+from omop_etl.publish.datasets import Dataset, Made, settings, write_dataset
 from omop_etl.publish.dictionary import Variable, describe, read_dictionary
 
 
@@ -122,3 +124,21 @@ def test_a_share_never_stands_for_a_few_rows(
     dictionary.write("study", "A title", [described], tmp_path)
     assert json.loads((tmp_path / "dictionary.json").read_text())["datasets"][0]["dataset"] == "some"
     assert "<table>" in (tmp_path / "dictionary.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no = toml = at all",
+        "[dataset]\n[k_anonymity]\n[meds]\n",
+        "[dataset]\n[k_anonymity]\n[meds]\nday_0 = 2000-01-01\n[table_one]\n",
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(text: str, tmp_path: Path) -> None:
+    rules = load_rules("palmares2")
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "datasets.toml").write_text(text)
+    with pytest.raises(PalmaresError) as raised:
+        settings(replace(rules, study=replace(rules.study, folder=tmp_path)))
+    assert raised.value.code == "E-STUDY-03"
