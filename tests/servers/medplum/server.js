@@ -5,6 +5,7 @@
 //   links     "offset" (default): a page of what matches now; "none": no next links at all
 //   totals    false: no total anywhere, as servers that cannot count
 //   cap       the most entries that paging gives, as servers with a result window
+//   cache     false: the router answers each search anew, as an EHR's server does; else one answer holds until somebody writes
 //   prepared  true: a search is answered once and its pages are cut from that, as fast as text can be sent
 //   history   false: no history, and the CapabilityStatement does not name it
 //   polls     how often a job's status says 202 before it is ready
@@ -89,8 +90,14 @@ const capability = () => ({
   })) }],
 });
 
+const cached = new Map(); // what the router answered, until somebody writes
+
 async function asked(type, given) {
-  return router.handleRequest({ method: 'GET', url: `/${type}?${given}`, pathname: '', body: undefined, params: {}, query: {}, headers: {} }, repo);
+  const url = `/${type}?${given}`;
+  if (options.cache === false || !cached.has(url)) {
+    cached.set(url, await router.handleRequest({ method: 'GET', url, pathname: '', body: undefined, params: {}, query: {}, headers: {} }, repo));
+  }
+  return cached.get(url);
 }
 
 const answered = new Map(); // with `prepared`: search → its matches and their text
@@ -210,16 +217,19 @@ function file(url, job, number, request, response) {
 // ------------------------------------------------------------------------------------------------------- loading
 
 async function load(request, response) {
+  cached.clear();
   for (const line of (await bodyOf(request)).split('\n').filter(Boolean)) {
     const resource = JSON.parse(line);
     types.add(resource.resourceType);
     await repo.createResource(resource);
   }
+  cached.clear();
   return send(response, 200, { types: [...types] });
 }
 
 async function remove(type, id, response) {
   await repo.deleteResource(type, id);
+  cached.clear();
   tombstones.push({ type, id, at: new Date().toISOString() });
   return send(response, 204);
 }
