@@ -77,7 +77,10 @@ def measure(name: str, server: Server, folder: Path) -> None:
 def main() -> None:
     patients = int(sys.argv[1]) if len(sys.argv) > 1 else 600
     with tempfile.TemporaryDirectory() as name:
-        for kind, options, many in (("search", {"cache": False}, patients), ("prepared", {"prepared": True}, 5 * patients)):
+        for kind, options, many in (
+            ("search", {"cache": False}, patients),
+            ("prepared", {"prepared": True}, 5 * patients),
+        ):
             with medplum(**options) as server:
                 server.load(records(many, each=12))
                 measure(kind, server, Path(name))
