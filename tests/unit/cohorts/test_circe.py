@@ -64,16 +64,14 @@ def ribociclib_steps(database: Path) -> list[int]:
         return [len(connection.execute(sql).fetchall()) for sql in (first, er, chemotherapy)]
 
 
-def test_the_same_definition_gives_the_same_bytes(database: Path, tmp_path: Path) -> None:
+def test_the_same_definition_gives_the_same_bytes_and_the_warehouse_is_only_read(
+    database: Path, tmp_path: Path
+) -> None:
+    before = database.read_bytes()
     for name in ("one", "two"):
         run(EXAMPLES[0], tmp_path / name, warehouse=database)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
-
-
-def test_the_warehouse_is_only_read(database: Path, tmp_path: Path) -> None:
-    before = database.read_bytes()
-    run(EXAMPLES[0], tmp_path / "out", warehouse=database)
     assert database.read_bytes() == before
 
 
