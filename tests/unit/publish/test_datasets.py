@@ -171,7 +171,12 @@ LATER = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize="PALMARES_EXAMPLES" not in os.environ,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(later=LATER, landmark=st.sampled_from([0, 91, 183]))
 def test_nothing_after_the_landmark_gets_in(
     memory: duckdb.DuckDBPyConnection, later: list[tuple[tuple[str, str], int]], landmark: int
