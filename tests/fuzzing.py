@@ -21,7 +21,7 @@ from omop_etl.mapping import map_folder, map_site
 from omop_etl.mapping.recipes import recipes
 from tests.mapping_helpers import concept, patient, resource, site
 
-MARK = "Zuccherini-Ferragnani"
+MARK = "Zuccherini Ferragnani"  # two words: an invented resource type of one word is repeated
 PEOPLE = tuple(f"p{number}" for number in range(12))
 _SHARED: dict[str, dict[str, Any]] = {
     "Organization": {"name": MARK},

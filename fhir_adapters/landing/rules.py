@@ -98,8 +98,9 @@ def identify(resource: object) -> Identity | Refusal:
     fit = id_text(identifier)
     shown = None if identifier is None else fit or masked_id(identifier)
     if kind not in resource_types():
-        # an invented type may be anything, even a name: its place says where to look
-        return Refusal(UNKNOWN, shown, "Q-UNKNOWN-TYPE")
+        # an invented type may be anything, even a sentence: only what looks like one word is repeated
+        named = kind if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", kind) else UNKNOWN
+        return Refusal(named, shown, "Q-UNKNOWN-TYPE")
     if identifier is None:
         return Refusal(kind, None, "Q-NO-ID")
     return Identity(kind, fit) if fit else Refusal(kind, shown, "Q-BAD-ID")

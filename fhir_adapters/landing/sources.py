@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+import orjson
+
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.shown_names import shown_name
 
@@ -47,6 +49,17 @@ def is_fhir_name(name: str) -> bool:
     return not last.startswith(".") and _split_ending(last)[0].endswith(FHIR_ENDINGS)
 
 
+def _of_an_extraction(manifest: Path) -> list[Path]:
+    """What a source says of itself in the folder that it wrote: no FHIR of the hospital, and never the same twice."""
+    try:
+        says = orjson.loads(manifest.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return []
+    if not isinstance(says, dict) or "extraction" not in says:
+        return []
+    return [manifest.with_name(name) for name in ("manifest.json", "known.parquet", "outcomes.parquet")]
+
+
 def find_files(sources: Iterable[Path], besides: Sequence[Path] = ()) -> tuple[list[SourceFile], list[str]]:
     """Every file to land, sorted by its path below its source, and the shown names of those that are no FHIR.
 
@@ -61,7 +74,10 @@ def find_files(sources: Iterable[Path], besides: Sequence[Path] = ()) -> tuple[l
         if not source.exists():
             raise PalmaresError("E-LAND-01", shown_name(source.name), detail="it does not exist")
         paths = sorted(source.rglob("*")) if source.is_dir() else [source]
+        own = {one for path in paths if path.name == "manifest.json" for one in _of_an_extraction(path)}
         for path in paths:
+            if path in own:
+                continue
             relative = path.relative_to(source).as_posix() if source.is_dir() else path.name
             real = path.resolve()
             if not path.is_file() or any(real.is_relative_to(folder) for folder in left_out):

@@ -36,6 +36,7 @@ steps = {
     "derive": lambda: stages.derive(centre, "palmares2"),
     "cohort": lambda: stages.cohort(centre, "palmares2"),
     "publish": lambda: stages.publish(centre, "palmares2"),
+    "report": lambda: stages.report(centre, "palmares2"),
 }
 for name in wanted:
     steps[name]()

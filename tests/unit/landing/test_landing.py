@@ -250,7 +250,7 @@ BAD_LINES: list[tuple[bytes, str, str, str | None]] = [
     (b"null", "Q-OBJECT", "?", "@"),
     (b'{"id":"x"}', "Q-NO-TYPE", "?", "@"),
     (b'{"resourceType":5,"id":"x"}', "Q-NO-TYPE", "?", "@"),
-    (b'{"resourceType":"MedicationOrder","id":"x"}', "Q-UNKNOWN-TYPE", "?", "@"),
+    (b'{"resourceType":"MedicationOrder","id":"x"}', "Q-UNKNOWN-TYPE", "MedicationOrder", "x"),
     (b'{"resourceType":"SECRET SENTENCE","id":"x"}', "Q-UNKNOWN-TYPE", "?", "@"),
     (b'{"resourceType":"Patient"}', "Q-NO-ID", "Patient", None),
     (b'{"resourceType":"Patient","id":null}', "Q-NO-ID", "Patient", None),

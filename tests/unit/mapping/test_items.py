@@ -50,3 +50,13 @@ def test_items_of_two_deliveries_and_of_one_that_came_twice(tmp_path: Path) -> N
         ("ADT/1.hl7:3", "excluded", 1),
         ("ORU/2.hl7:1", "resource", 2),
     ]
+
+
+def test_what_a_source_says_of_itself_is_no_delivery(tmp_path: Path) -> None:
+    """Read again an hour later, the same resources are the same delivery."""
+    landed = tmp_path / "landed"
+    for number, told in enumerate(("10:00", "11:00")):
+        folder = extraction(tmp_path / str(number), [patient()], [("all.json", RESOURCE, None, 1)])
+        (folder / "manifest.json").write_text(json.dumps({"extraction": "fhir_server", "at": told}))
+        result = land([folder], landed, previous=landed if number else None, jobs=1)
+        assert (result.added, result.skipped) == (not number, ())
