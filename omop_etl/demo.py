@@ -99,6 +99,7 @@ def _report(out: Path, home: Path, hospitals: Path, names: list[str], seconds: d
     attrition = json.loads((centre.cohort / "attrition.json").read_text(encoding="utf-8"))
     paths = {
         "Data Docs": next(iter(sorted(home.glob("sites/*/gate/data_docs/index.html"))), home),
+        "quality of all sites": centre.quality / "index.html",
         "attrition picture": centre.cohort / "attrition.png",
         "warehouse": centre.warehouse,
         "dataset": centre.release / "baseline.parquet",
