@@ -80,13 +80,15 @@ def all_studies(
     while waiting:
         window = waiting.pop()
         answers, more = ask(window)
-        told = {one.uid: one for one in answers}
+        listed = list(answers)
+        told = {one.uid: one for one in listed}
         questions += 1
         if questions == 1:
             first_answer = len(told)
         found.update(told)
-        whole = len(told) < (limit or max(most, FEWEST))
-        most = max(most, len(told))
+        # an archive that tells a study twice counts it twice
+        whole = len(listed) < (limit or max(most, FEWEST))
+        most = max(most, len(listed))
         if more or not whole:
             inside = [one for one in told.values() if one.day is not None and window.holds(one.day, one.time)]
             heeded = len(inside) == sum(one.day is not None for one in told.values())

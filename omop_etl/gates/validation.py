@@ -129,7 +129,7 @@ def _context(docs: Path) -> Any:
             "view": own,
         }
 
-    backend = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}
+    backend = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.resolve())}
     return gx.get_context(
         mode="ephemeral",
         project_config=DataContextConfig(

@@ -60,11 +60,13 @@ def read_known(path: Path) -> list[Known]:
         raise PalmaresError("E-PHI-02", path.name, detail="it is no UTF-8") from None
     lines = text.splitlines(keepends=True)
     delimiter = ";" if lines and lines[0].count(";") > lines[0].count(",") else ","
-    csv.field_size_limit(_LONGEST)
+    usual = csv.field_size_limit(_LONGEST)
     try:
         rows = list(csv.DictReader(lines, delimiter=delimiter))
     except csv.Error:
         raise PalmaresError("E-PHI-02", path.name, detail="it is no CSV") from None
+    finally:
+        csv.field_size_limit(usual)  # it holds for the whole process
     if not rows or not {"kind", "value"} <= rows[0].keys():
         raise PalmaresError("E-PHI-02", path.name, detail="it has no columns kind and value, or no row")
     found = [Known((row["kind"] or "").strip(), (row["value"] or "").strip()) for row in rows]

@@ -16,7 +16,7 @@ def test_broken_resources_lose_nothing_and_say_nothing(
 ) -> None:
     said: list[str] = []
     with caplog.at_level(logging.DEBUG):
-        outcomes = hold(tmp_path, broken(seed, 500), said)
+        outcomes = hold(tmp_path, broken(seed, 300), said)
     assert outcomes["quarantined"] > 50
     assert outcomes["written"] > 50
     assert [text for text in [*said, caplog.text] if MARK in told(text)] == []

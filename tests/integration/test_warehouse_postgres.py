@@ -97,13 +97,14 @@ def test_readers_keep_what_they_read_until_they_finish(
     serve(warehouses[0], postgresql.dsn)
     reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
     reader.execute("DECLARE slow CURSOR FOR SELECT person_id FROM omop.measurement")
+    there = len(reader.execute("SELECT 1 FROM omop.measurement").fetchall())
     reader.execute("FETCH 1 FROM slow").fetchall()
     serve(warehouses[1], postgresql.dsn)
     with psycopg.connect(postgresql.dsn) as other:
         assert other.execute("SELECT count(*) FROM omop.person").fetchone() == (4,)
         other.commit()
         assert schemas(other) >= {"omop", "omop_old"}, "the old tables wait for their reader"
-    assert len(reader.execute("FETCH ALL FROM slow").fetchall()) == 2 * 26 - 1
+    assert len(reader.execute("FETCH ALL FROM slow").fetchall()) == there - 1
     reader.rollback()
     serve(warehouses[0], postgresql.dsn)
     assert "omop_old" not in schemas(reader)

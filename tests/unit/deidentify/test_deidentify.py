@@ -5,7 +5,7 @@ import pickle
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fhir_adapters.deidentify import Deidentifier
@@ -412,7 +412,7 @@ ELEMENTS = st.sampled_from(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(ELEMENTS, JSON, max_size=6))
 def test_any_json_passes_without_a_crash_and_without_a_change_of_the_input(content: dict[str, Any]) -> None:
     resource = {"resourceType": "Patient", **content}

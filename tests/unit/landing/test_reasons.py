@@ -26,6 +26,6 @@ def test_every_reason_is_explained_and_tested() -> None:
 
 def test_every_landing_error_has_a_test() -> None:
     errors = {row["code"] for row in table("explanations", "errors.csv") if row["code"].startswith(("E-LAND", "E-SRC"))}
-    folders = ("landing", "validation", "sources")
+    folders = ("landing", "validation", "sources", "web")
     texts = [path.read_text() for name in folders for path in (ROOT / "tests" / "unit" / name).glob("*.py")]
     assert {code for code in errors if not any(code in text for text in texts)} == set()

@@ -104,7 +104,7 @@ steps = st.lists(
 
 
 @pytest.mark.requirement("f2o-061", "f2o-103")
-@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=steps)
 def test_landing_in_steps_is_one_full_load_of_the_last_state(steps: list[list[tuple[str, str, int, int]]]) -> None:
     with tempfile.TemporaryDirectory() as name:
