@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format generated bench docs lock clean
+.PHONY: help setup demo test long lint format generated bench docs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -23,9 +23,12 @@ $(STAMP): requirements.lock bootstrap.lock pyproject.toml
 demo: setup  ## synthetic hospitals in, a released cohort out, through the real DAGs (into ./demo)
 	$(BIN)/palmares demo --out demo
 
-test: setup  ## every test but the benchmarks
+test: setup  ## every test but the long ones and the benchmarks
 	$(BIN)/python -m pytest -n auto --dist loadscope -q tests/unit tests/spec tests/conformance tests/integration tests/dags
-	$(BIN)/python -m pytest -q tests/acceptance
+	$(BIN)/python -m pytest -n 2 --dist loadscope -q tests/acceptance
+
+long: setup  ## the tests that take minutes: real servers with faults, whole hospitals (CI runs them after `make test`)
+	$(BIN)/python -m pytest -n auto --dist loadscope -q -m long tests/integration
 
 lint: setup  ## ruff, formatting, mypy
 	$(BIN)/ruff check .

@@ -140,7 +140,7 @@ class Deidentifier:
     # ------------------------------------------------------------------------------------------- resources
 
     def resource(self, resource: dict[str, Any], *, urns: Mapping[str, tuple[str, str]] | None = None) -> Any:
-        """What may pass of one resource that is no Bundle; None when nothing may, because of its type.
+        """What may pass of one resource that is no Bundle. Of a type that nothing reads: type and id, so that all can be counted.
 
         `urns`: what the urn: addresses of the Bundle around it stand for, as (type, id). The resource is not changed.
         """
@@ -155,7 +155,8 @@ class Deidentifier:
                 self.counts["?", "", "technical"] += 1
                 return self._unknown(kind, resource)
             self.counts[kind, "", "not-needed"] += 1
-            return None
+            self._type = kind
+            return {"resourceType": kind} | ({"id": self._id(resource["id"])} if "id" in resource else {})
         self._urns = urns or {}
         self._locals.clear()
         self._type = kind

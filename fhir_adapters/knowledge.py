@@ -1,6 +1,7 @@
 """Where `mappings/` stands and how its tables are read. Knowledge lives there; packages hold only mechanism."""
 
 import csv
+import json
 import os
 from functools import cache
 from pathlib import Path
@@ -20,3 +21,13 @@ def _rows(path: Path) -> tuple[dict[str, str], ...]:
 def table(*parts: str) -> tuple[dict[str, str], ...]:
     """The rows of a CSV file below `mappings/`, e.g. `table("explanations", "errors.csv")`."""
     return _rows(mappings_folder().joinpath(*parts))
+
+
+@cache
+def _viewed(folder: Path) -> frozenset[str]:
+    return frozenset(json.loads(path.read_text(encoding="utf-8"))["resource"] for path in folder.glob("*.json"))
+
+
+def viewed_types() -> frozenset[str]:
+    """The resource types that have a view: of another nothing is read but that it is there."""
+    return _viewed(mappings_folder() / "views")

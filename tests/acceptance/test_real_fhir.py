@@ -28,7 +28,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for site, folder in SITES.items():
         (sites / f"{site}.toml").write_text(
             f'vocabulary = "{SHARED}/data/vocabulary_eunomia"\n'
-            f'[[source]]\nkind = "fhir_files"\npath = "{SHARED}/data/{folder}"\n'
+            # invented people: their ids stay, so that the ledger can be held against the files
+            f'[[source]]\nkind = "fhir_files"\npath = "{SHARED}/data/{folder}"\npseudonyms = "hospital"\n'
         )
     environment = os.environ | {"PALMARES_SITES": str(sites), "AIRFLOW_HOME": str(root / "airflow")}
     conf = json.dumps({"home": str(root / "home"), "sites": sorted(SITES)})

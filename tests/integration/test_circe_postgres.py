@@ -14,7 +14,7 @@ from tests.postgres import Cluster, needs_postgresql, postgresql
 
 __all__ = ["postgresql"]
 psycopg = pytest.importorskip("psycopg")
-pytestmark = needs_postgresql
+pytestmark = [pytest.mark.long, needs_postgresql]
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "docs" / "examples" / "circe").glob("*.json"))
 
 

@@ -13,6 +13,8 @@ from omop_etl.config import Site
 from omop_etl.mapping import map_site
 from omop_etl.synthetic import generate
 
+pytestmark = pytest.mark.long
+
 KEY = SiteKey(bytes(range(32)))
 # what must go: table → columns. The month of birth goes for the very old only, the unit and the code where they are none
 GONE = {

@@ -9,6 +9,8 @@ import pytest
 
 from tests.derive_truth import differences, eligibility_differences, opened, run
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module", params=["clean", "dirty"])
 def derived(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:

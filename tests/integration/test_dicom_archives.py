@@ -313,6 +313,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from tests.integration.test_dicom_archives import Server, source
 
+pytestmark = pytest.mark.long
+
 seen = 0
 def progress(many):
     global seen

@@ -29,6 +29,8 @@ from omop_etl.mapping import map_site, origins
 from omop_etl.synthetic import generate
 from tests.servers.medplum_server import medplum, needs_server
 
+pytestmark = pytest.mark.long
+
 PATIENTS = 100
 WAYS = ["server", "bulk", "tables", "hl7v2"]
 # what the study rests on (issue: persons, drug exposures, receptor measurements, progressions, deaths), and what surrounds it

@@ -20,7 +20,7 @@ from tests.servers.faults import Faults
 from tests.servers.medplum_server import Server, medplum, needs_server
 from tests.web_helpers import NAME, TYPES, expected, extract, holds_nothing_of, landed, records, settings
 
-pytestmark = needs_server()
+pytestmark = [pytest.mark.long, needs_server()]
 LEAKS = (NAME, "MRN-", "SECRET")
 
 

@@ -23,7 +23,7 @@ from tests.servers.faults import Faults
 from tests.servers.medplum_server import Server, medplum, needs_server
 from tests.web_helpers import NAME, TYPES, expected, extract, holds_nothing_of, landed, records, settings
 
-pytestmark = needs_server()
+pytestmark = [pytest.mark.long, needs_server()]
 LEAKS = (NAME, "MRN-", "SECRET")
 
 
@@ -189,7 +189,9 @@ def test_interrupted_while_the_server_wants_a_pause(proxy: Faults, tmp_path: Pat
     """Ctrl-C, or Airflow's wish to end, is not held up by threads that wait for the server."""
     slow = proxy.add(r"/Observation\?.*_count=", times=99, status=503, headers={"Retry-After": "600"})
     child = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(Path(__file__).parents[2]), str(tmp_path / "out"), proxy.url]
+        [sys.executable, "-c", RUN, str(Path(__file__).parents[2]), str(tmp_path / "out"), proxy.url],
+        # a shell's background job ignores the interrupt, and hands that down
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 30
     while not slow.hit and time.monotonic() < deadline:

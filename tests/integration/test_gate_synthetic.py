@@ -15,6 +15,8 @@ from omop_etl.mapping import origins
 from omop_etl.synthetic import generate
 from tests.gate_helpers import broken, counted
 
+pytestmark = pytest.mark.long
+
 STARTER = Path(__file__).parents[2] / "mappings" / "vocabulary"
 
 

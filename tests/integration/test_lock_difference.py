@@ -13,6 +13,8 @@ from omop_etl.publish.small_cells import HIDDEN, first_exposed
 from tests.lock_helpers import deliver
 from tests.slices import HER2_IHC, PALBOCICLIB, PROGRESSION, THREE_PLUS, Rows, number
 
+pytestmark = pytest.mark.long
+
 FIRST, SECOND = date(2021, 5, 1), date(2024, 6, 30)
 RESPONSE = 1634680  # RECIST 1.1: stable disease
 

@@ -20,6 +20,8 @@ from datetime import date
 from pathlib import Path
 from omop_etl.locks import create
 
+pytestmark = pytest.mark.long
+
 def step(name):
     if name.startswith(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)

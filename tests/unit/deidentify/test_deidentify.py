@@ -395,9 +395,12 @@ def test_what_is_wrong_stays_wrong_and_says_nothing() -> None:
     assert check(got, Identity("Observation", got["id"])) is not None
 
 
-def test_a_type_without_a_place_in_omop_does_not_pass() -> None:
+def test_of_a_type_without_a_place_in_omop_type_and_id_pass() -> None:
     deidentifier = Deidentifier(KEY)
-    assert deidentifier.resource({"resourceType": "RelatedPerson", "id": "1"}) is None
+    related = deidentifier.resource({"resourceType": "RelatedPerson", "id": "1", "name": [{"family": "Rossi"}]})
+    assert related is not None and related.keys() == {"resourceType", "id"}
+    assert related["id"] != "1"
+    assert check(related, Identity("RelatedPerson", related["id"])) is None
     assert deidentifier.counts["RelatedPerson", "", "not-needed"] == 1
     assert deidentifier.resource({"resourceType": "Rossi", "id": "1"})["resourceType"] == "Withheld"
 

@@ -38,7 +38,7 @@ LINES: list[bytes] = [
     b"Zuccarelli",
     b"",
     b"   ",
-    b'{"resourceType":"RelatedPerson","id":"Zuccarelli"}',
+    b'{"resourceType":"RelatedPerson","id":"r1","name":[{"family":"Zuccarelli"}]}',
     b'{"resourceType":"Observation","id":"i","status":"Zuccarelli","code":{"text":"x"}}',
     b'{"resourceType":"Observation","id":"j","status":"final","code":"Zuccarelli"}',
     b'{"resourceType":"Observation","id":"k","status":"final","code":{"text":"x"},"zuccarelli":"Zuccarelli"}',
@@ -136,7 +136,7 @@ def test_a_bundle_with_all_that_bundles_hold(tmp_path: Path) -> None:
         "entry": [
             {"fullUrl": "urn:uuid:aaaa", "resource": {"resourceType": "Patient", "name": [{"family": NAME}], "gender": "female"}},
             {"fullUrl": "urn:uuid:bbbb", "resource": {**OBSERVATION, "id": "o9", "subject": {"reference": "urn:uuid:aaaa"}}},
-            {"resource": {"resourceType": "RelatedPerson", "id": NAME}},
+            {"resource": {"resourceType": "RelatedPerson", "id": "r1", "name": [{"family": NAME}]}},
             {"request": {"method": "DELETE", "url": "Observation/o2"}, "response": {"lastModified": "2024-02-01T00:00:00Z"}},
             {"request": {"method": "DELETE", "url": f"Observation?name={NAME}"}},
             NAME,
@@ -145,10 +145,10 @@ def test_a_bundle_with_all_that_bundles_hold(tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "in" / "bundle.json").write_bytes(orjson.dumps(bundle))
     done = extract(tmp_path / "in", tmp_path / "out")
-    assert dict(done.resources) == {"Observation": 2, "Patient": 1}
+    assert dict(done.resources) == {"Observation": 2, "Patient": 1, "RelatedPerson": 1}
     assert NAME.lower().encode() not in written(tmp_path / "out").lower()
     landing = land([tmp_path / "out"], tmp_path / "landed")
-    assert landing.resources == {"Observation": 2, "Patient": 1}
+    assert landing.resources == {"Observation": 2, "Patient": 1, "RelatedPerson": 1}
     assert [(reason, position) for _, reason, position in quarantine(tmp_path / "landed")] == [
         ("Q-DELETE", "fhir/bundle.json:entry 5"),
         ("Q-ENTRY", "fhir/bundle.json:entry 6"),
@@ -181,7 +181,7 @@ def test_bad_spots_in_a_bundle_stay_bad(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"{", b"Zuccarelli", b'{"name":"Zuccarelli"}', b"[1,2]", b"[]", b'{"resourceType":"RelatedPerson","id":"1"}'],
+    [b"{", b"Zuccarelli", b'{"name":"Zuccarelli"}', b"[1,2]", b"[]"],
 )
 def test_documents_that_are_none(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "in").mkdir()
