@@ -219,6 +219,7 @@ class _Archive:
             evt_handlers=[(evt.EVT_CONN_OPEN, _at_once)],
         )
         if made.is_established:
+            _leave_answers(made)
             self._own.association = made
             self._all.append(made)
             return made
@@ -259,6 +260,16 @@ class _Archive:
 def _at_once(event: Any) -> None:
     """Questions are small: not to be held back until the last answer is acknowledged, which doubles the time."""
     event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _leave_answers(association: "Association") -> None:
+    """Keep the association's own thread from taking an answer, and with it a study, from the queue.
+
+    It looks for requests to serve, never blocking; on a busy machine it does so once after a question was sent
+    (pynetdicom 3.0, issue 875). An archive makes no requests of us: only who waits for an answer gets a message.
+    """
+    take = association.dimse.get_msg
+    association.dimse.get_msg = lambda block=False: take(block=True) if block else (None, None)  # type: ignore[method-assign]
 
 
 def _answers(

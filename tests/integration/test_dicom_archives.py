@@ -30,6 +30,8 @@ from tests.dicom_helpers import CT_CLASS, PET_CLASS, code, instance, items, save
 from tests.dicom_servers import Gate, Server, dcmqrscp, free_port, needs_dcmqrscp, needs_orthanc, orthanc, store
 from tests.shared import SHARED
 
+pytestmark = pytest.mark.long
+
 KEY = SiteKey(bytes(range(32)))
 STUDIES = 15
 QUICK = {"tries": 3, "timeout_seconds": 20}
@@ -312,8 +314,6 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from tests.integration.test_dicom_archives import Server, source
-
-pytestmark = pytest.mark.long
 
 seen = 0
 def progress(many):

@@ -13,14 +13,14 @@ from omop_etl.locks import listing, verify
 from omop_etl.locks.place import remove
 from tests.lock_helpers import deliver
 
+pytestmark = pytest.mark.long
+
 # the child kills itself, as the machine would: no handler runs
 MAKE = """
 import os, signal, sys
 from datetime import date
 from pathlib import Path
 from omop_etl.locks import create
-
-pytestmark = pytest.mark.long
 
 def step(name):
     if name.startswith(sys.argv[2]):

@@ -3,9 +3,12 @@
 import ipaddress
 import json
 import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,6 +96,28 @@ def test_each_level_is_asked_for_its_own_elements(archive, tmp_path) -> None:
     assert "KVP" in by_level["IMAGE"] and "Modality" not in by_level["IMAGE"]
     # only what the allow-list reads is asked for
     assert not any("PatientName" in one or "StudyDescription" in one for one in server.questions)
+
+
+class _WokenLate(threading.Event):
+    """An event after which the asking side's own thread gets its turn late, as on a busy machine."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        done = super().wait(timeout)
+        if getattr(threading.current_thread(), "is_requestor", False):
+            time.sleep(0.05)
+        return done
+
+
+def test_every_answer_comes_on_a_busy_machine(archive, tmp_path, monkeypatch) -> None:
+    def answers(question: Dataset) -> Iterator[tuple[int, Dataset | None]]:
+        number = str(question.StudyInstanceUID).removeprefix("1.2.")
+        for one in [int(number)] if number else range(1, 6):
+            yield 0xFF00, told(question.QueryRetrieveLevel, one)
+
+    server = archive(answers)
+    late = SimpleNamespace(**vars(threading) | {"Event": _WokenLate})
+    monkeypatch.setattr("pynetdicom.association.threading", late)
+    assert server.extract(tmp_path / "out", timeout_seconds=3).resources == {"ImagingStudy": 5}
 
 
 @pytest.mark.parametrize(("status", "asked"), [(0xA900, 1), (0xC001, 2), (0x0122, 2)])
