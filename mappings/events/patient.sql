@@ -4,10 +4,12 @@
 SELECT
     CASE
         WHEN modified THEN 'Q-MODIFIER'
-        WHEN birth_date IS NULL THEN 'X-NO-BIRTH-YEAR'
-        WHEN starts_at(birth_date) IS NULL THEN 'Q-DATE'
+        -- a file that was replaced needs none where the other file has one
+        WHEN birth_date IS NULL AND reference_key(replaced_by, 'Patient') IS NULL THEN 'X-NO-BIRTH-YEAR'
+        WHEN birth_date IS NOT NULL AND starts_at(birth_date) IS NULL THEN 'Q-DATE'
     END AS reason,
     reference_key(replaced_by, 'Patient') AS replaced_key,
+    birth_date IS NOT NULL AS born,
     birth_date,
     gender,
     birthsex,
@@ -31,7 +33,10 @@ FROM flat
 
 -- ## merged
 -- the hospital merged two files of one patient: the other file's row stands, and gets this one's events
-SELECT s.key, 'M-REPLACED' AS reason FROM stage s JOIN person_of p ON p.key = s.key WHERE p.target <> s.key
+SELECT s.key, CASE WHEN p.key IS NULL THEN 'X-NO-BIRTH-YEAR' ELSE 'M-REPLACED' END AS reason
+FROM stage s
+LEFT JOIN person_of p ON p.key = s.key
+WHERE s.reason IS NULL AND p.target IS DISTINCT FROM s.key
 
 -- ## location
 -- country and state only: an address identifies (f2o-022). One row for all who live there

@@ -15,18 +15,31 @@ from omop_etl.mapping.identity import settle
 from omop_etl.mapping.recipes import Recipe, derived_rows
 from omop_etl.mapping.workers import side_by_side
 
+# the last file of the chain that has a year of birth; files that replace each other in a circle stay what they are
 _PERSON_OF = """
 INSERT INTO person_of
-WITH RECURSIVE chain AS (
+WITH RECURSIVE edge AS (
+    SELECT s.key, s.replaced_key AS onward
+    FROM stage_patient s
+    JOIN stage_patient t ON t.key = s.replaced_key AND t.reason IS NULL
+    WHERE s.reason IS NULL
+),
+reach AS (
+    SELECT key, onward FROM edge
+    UNION
+    SELECT r.key, e.onward FROM reach r JOIN edge e ON e.key = r.onward
+),
+chain AS (
     SELECT key, key AS target, 0 AS steps FROM stage_patient WHERE reason IS NULL
     UNION ALL
-    SELECT c.key, s.replaced_key, c.steps + 1
+    SELECT c.key, e.onward, c.steps + 1
     FROM chain c
-    JOIN stage_patient s ON s.key = c.target AND s.reason IS NULL
-    JOIN stage_patient t ON t.key = s.replaced_key AND t.reason IS NULL
-    WHERE c.steps < 16
+    JOIN edge e ON e.key = c.target AND e.key NOT IN (SELECT key FROM reach WHERE key = onward)
 )
-SELECT key, arg_max(target, steps), NULL FROM chain GROUP BY key
+SELECT c.key, arg_max(c.target, c.steps), NULL
+FROM chain c
+JOIN stage_patient t ON t.key = c.target AND t.born
+GROUP BY c.key
 """
 # events that begin on a day of exactly one visit of their person
 _VISIT_BY_DATE = """

@@ -27,6 +27,30 @@ RESOURCES = [
     patient("newest"),
     patient("a", link=[{"type": "replaced-by", "other": {"reference": "Patient/b"}}]),
     patient("b", link=[{"type": "replaced-by", "other": {"reference": "Patient/a"}}]),
+    # an old file often keeps no more than the link
+    patient("bare", birthDate=None, link=[{"type": "replaced-by", "other": {"reference": "Patient/bare-too"}}]),
+    patient("bare-too", birthDate=None, link=[{"type": "replaced-by", "other": {"reference": "Patient/newest"}}]),
+    patient("bare-lost", birthDate=None, link=[{"type": "replaced-by", "other": {"reference": "Patient/gone"}}]),
+    patient("born-lost", link=[{"type": "replaced-by", "other": {"reference": "Patient/bare-lost"}}]),
+    *(
+        patient(f"ring-{n}", link=[{"type": "replaced-by", "other": {"reference": f"Patient/ring-{(n + 1) % 3}"}}])
+        for n in range(3)
+    ),
+    *(
+        patient(
+            f"bare-ring-{n}",
+            birthDate=None,
+            link=[{"type": "replaced-by", "other": {"reference": f"Patient/bare-ring-{1 - n}"}}],
+        )
+        for n in range(2)
+    ),
+    patient("into-the-ring", link=[{"type": "replaced-by", "other": {"reference": "Patient/ring-1"}}]),
+    patient("itself", link=[{"type": "replaced-by", "other": {"reference": "Patient/itself"}}]),
+    *(
+        patient(f"far-{n}", link=[{"type": "replaced-by", "other": {"reference": f"Patient/far-{n + 1}"}}])
+        for n in range(20)
+    ),
+    patient("far-20"),
     visit("v1", "2020-01-10", "2020-01-12", **{"class": IMP}),
     visit("v2", "2020-02-01", "2020-02-01"),
     visit("v3", "2020-02-01", "2020-02-01"),
@@ -99,6 +123,20 @@ RESOURCES = [
     resource("Condition", "of-old", "old"),
     resource("Condition", "of-newest", "newest"),
     resource("Condition", "of-a", "a"),
+    *(
+        resource("Condition", f"of-{name}", name)
+        for name in (
+            "bare",
+            "bare-too",
+            "bare-lost",
+            "born-lost",
+            "ring-0",
+            "bare-ring-0",
+            "into-the-ring",
+            "itself",
+            "far-0",
+        )
+    ),
     # urn, absolute, with a version
     resource("Condition", "urn", subject={"reference": "urn:uuid:p"}),
     resource("Condition", "absolute", subject={"reference": "https://x.example/fhir/Patient/p/_history/2"}),
@@ -211,6 +249,32 @@ def test_a_replaced_file_gives_its_records_to_the_other(slice_: Slice) -> None:
         slice_.one("Condition", "of-a", "condition_occurrence")["person_id"]
         == slice_.one("Patient", "a", "person")["person_id"]
     )
+
+
+@pytest.mark.parametrize(
+    ("of", "person"),
+    [
+        ("bare", "newest"),
+        ("bare-too", "newest"),
+        ("born-lost", "born-lost"),
+        ("ring-0", "ring-0"),
+        ("into-the-ring", "ring-1"),
+        ("itself", "itself"),
+        ("far-0", "far-20"),
+    ],
+)
+def test_whose_records_those_of_a_replaced_file_are(slice_: Slice, of: str, person: str) -> None:
+    row = slice_.one("Condition", f"of-{of}", "condition_occurrence")
+    assert row["person_id"] == slice_.one("Patient", person, "person")["person_id"]
+    assert slice_.why("Patient", of) == (("written", None) if of == person else ("merged", "M-REPLACED"))
+
+
+@pytest.mark.parametrize("name", ["bare-lost", "bare-ring-0"])
+def test_a_replaced_file_without_a_birth_date_whose_other_file_is_not_there_is_no_person(
+    slice_: Slice, name: str
+) -> None:
+    assert slice_.why("Patient", name) == ("excluded", "X-NO-BIRTH-YEAR")
+    assert slice_.why("Condition", f"of-{name}") == ("excluded", "X-NO-PERSON")
 
 
 def test_a_reference_may_be_urn_or_absolute(slice_: Slice) -> None:
