@@ -12,6 +12,7 @@ from fhir_adapters.hl7v2.site_map import tables, target
 
 _NUMBER = re.compile(r"\d{1,9}(?:[.,]\d{1,6})?")
 _DURATIONS = {"s": "s", "m": "min", "min": "min", "h": "h", "d": "d", "day": "d", "w": "wk", "wk": "wk", "mo": "mo"}
+_ORDERED = frozenset(["OBR", "RXO", "RXE", "RXA", "RXD"])
 _STOPPED_BEFORE = ("entered-in-error", "not-done")
 
 
@@ -20,6 +21,7 @@ class Order:
     """ORC and what follows it up to the next one."""
 
     common: Segment
+    turn: int = 0  # which prescription of its ORC
     parts: list[Segment] = field(default_factory=list)
 
     def first(self, *names: str) -> Segment | None:
@@ -28,15 +30,21 @@ class Order:
 
 
 def orders(segments: list[Segment]) -> Iterator[Order]:
-    """The orders of a message."""
+    """The orders of a message. What is ordered under no ORC, as before version 2.2, is an order of which only that is known."""
     order: Order | None = None
     for segment in segments:
         if segment.name == "ORC":
             if order:
                 yield order
             order = Order(segment)
-        elif order:
-            order.parts.append(segment)
+        else:
+            if order is None and segment.name in _ORDERED:
+                order = Order(Segment("ORC", "|^~\\&"))
+            elif order and segment.name in ("RXO", "RXE") and order.first(segment.name):
+                yield order  # a sender that saves the ORC of the others
+                order = Order(order.common, order.turn + 1)
+            if order:
+                order.parts.append(segment)
     if order:
         yield order
 
@@ -44,13 +52,13 @@ def orders(segments: list[Segment]) -> Iterator[Order]:
 def read_orders(reading: Reading) -> None:
     """Every order of the message. What a result message repeats of its order is not an order again."""
     for order in orders(reading.segments):
-        asked = order.first("OBR")
-        key = order_key(reading, asked, order.common)
+        asked = [one for one in order.parts if one.name == "OBR"]
+        key = order_key(reading, asked[0] if asked else None, order.common)
         drug = order.first("RXE", "RXO")
         if drug is not None:
-            _medication_request(reading, order, drug, key)
-        elif asked is not None and reading.kind not in ("ORU", "OUL"):
-            _service_request(reading, order, asked, key)
+            _medication_request(reading, order, drug, [*key, str(order.turn)] if key and order.turn else key)
+        for one in asked if drug is None and reading.kind not in ("ORU", "OUL") else ():
+            _service_request(reading, order, one, order_key(reading, one, order.common))
         for place, given in enumerate(one for one in order.parts if one.name == "RXA"):
             _administration(reading, order, given, key, place)
         for place, handed in enumerate(one for one in order.parts if one.name == "RXD"):
@@ -69,7 +77,9 @@ def _statuses(reading: Reading, common: Segment) -> tuple[str, str]:
 
 
 def _service_request(reading: Reading, order: Order, asked: Segment, key: list[str]) -> None:
-    codings = reading.codings(asked, 4)
+    codings = reading.needed(asked, 4)
+    if not key:
+        reading.wrong(asked, 2, "H-NUMBER")
     if not key or not codings:
         return
     elements: Elements = {
@@ -92,7 +102,7 @@ def _medication_request(reading: Reading, order: Order, drug: Segment, key: list
     encoded = drug.name == "RXE"
     codings = reading.codings(drug, 2 if encoded else 1)
     if not key:
-        reading.wrong(order.common, 2, "H-NUMBER")
+        reading.wrong(drug, 0, "H-NUMBER")
         return
     elements: Elements = {
         "status": {"status": _statuses(reading, order.common)[1]},
@@ -169,8 +179,10 @@ def _supply(reading: Reading, order: Order, drug: Segment) -> dict[str, Any]:
 
 
 def _administration(reading: Reading, order: Order, given: Segment, key: list[str], place: int) -> None:
-    codings = reading.codings(given, 5)
+    codings = reading.needed(given, 5)
     start = reading.time(given, 3)
+    if not given.value(3):
+        reading.wrong(given, 3, "H-DATE")
     if not codings or not start:
         return
     status = target("administration", given.value(20).upper() or "CP") or "unknown"
@@ -204,8 +216,10 @@ def _administration(reading: Reading, order: Order, given: Segment, key: list[st
 
 def _dispense(reading: Reading, order: Order, handed: Segment, key: list[str], place: int) -> None:
     """What the hospital's pharmacy handed over: how tablets are given to patients who take them at home."""
-    codings = reading.codings(handed, 2)
+    codings = reading.needed(handed, 2)
     when = reading.time(handed, 3)
+    if not handed.value(3):
+        reading.wrong(handed, 3, "H-DATE")
     if not codings or not when:
         return
     named = key or [reading.number, codings[0]["code"]]

@@ -1,4 +1,4 @@
-"""PID → Patient, PV1 → Encounter, MRG → links and moved visits, DG1 → Condition."""
+"""PID → Patient, PV1 → Encounter, MRG → links and moved visits, DG1 → Condition, PR1 → Procedure."""
 
 from fhir_adapters.births import birth_date
 from fhir_adapters.hl7v2.message import Segment, moment
@@ -6,6 +6,8 @@ from fhir_adapters.hl7v2.reading import Elements, Reading, Told, fiscal_codes, p
 from fhir_adapters.hl7v2.site_map import tables, target
 
 _LINKAGE = "urn:palmares:linkage-token"  # the identifier system that mapping reads the token from
+# one address names both parts of ICD-9-CM; of these codes it is known which
+_PROCEDURES = {"http://hl7.org/fhir/sid/icd-9-cm": "http://hl7.org/fhir/sid/icd-9-cm/procedure"}
 _CLASS_UNKNOWN = {"system": "http://terminology.hl7.org/CodeSystem/v3-NullFlavor", "code": "UNK"}
 
 
@@ -93,7 +95,10 @@ def read_merge(reading: Reading) -> None:
     how = tables()["event"].get(reading.event, ("", ""))[1]
     if how not in ("merges", "moves-visit", "merges-visits"):
         return
-    for old in [one for one in reading.segments if one.name == "MRG"]:
+    olds = [one for one in reading.segments if one.name == "MRG"]
+    if not olds:
+        reading.wrong(reading.segments[0], 9, "H-BY-HAND")
+    for old in olds:
         if how == "merges":
             number = patient_number(old.repetitions(1) or old.repetitions(4), reading.settings)
             if not number:
@@ -113,12 +118,14 @@ def read_merge(reading: Reading) -> None:
                 reading.told.append(Told("Encounter", moved, {"subject": {"subject": reading.subject()}}))
             elif reading.visit and moved != reading.visit:
                 reading.told.append(Told("Encounter", moved, {"status": {"status": "entered-in-error"}}))
+        else:
+            reading.wrong(old, 5, "H-NUMBER")
 
 
 def read_diagnoses(reading: Reading) -> None:
     """DG1 → Condition of the visit."""
     for segment in [one for one in reading.segments if one.name == "DG1"]:
-        codings = reading.codings(segment, 3)
+        codings = reading.needed(segment, 3)
         if not codings:
             continue
         onset = reading.time(segment, 5)
@@ -140,6 +147,27 @@ def read_diagnoses(reading: Reading) -> None:
             resource["onsetDateTime"] = onset
         if said := reading.time(segment, 19):
             resource["recordedDate"] = said
+        reading.made.append(resource)
+
+
+def read_procedures(reading: Reading) -> None:
+    """PR1 → Procedure of the visit: what was done, as discharge records say it."""
+    for segment in [one for one in reading.segments if one.name == "PR1"]:
+        codings = [
+            one | {"system": _PROCEDURES.get(one["system"], one["system"])} for one in reading.needed(segment, 3)
+        ]
+        if not codings:
+            continue
+        done = reading.time(segment, 5)
+        number = segment.value(19)
+        named = [reading.number] + ([number] if number else [reading.visit, codings[0]["code"], done or ""])
+        resource = reading.start("Procedure", reading.pseudonym("procedure", *named))
+        resource["status"] = "entered-in-error" if segment.value(20).upper() == "D" else "completed"
+        resource |= {"code": {"coding": codings}, "subject": reading.subject()}
+        if reading.visit:
+            resource["encounter"] = {"reference": f"Encounter/{reading.visit}"}
+        if done:
+            resource["performedDateTime"] = done
         reading.made.append(resource)
 
 

@@ -1,7 +1,8 @@
 """What one message says: facts for resources, and what of it could not pass. The parts are in people, results and orders."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fhir_adapters.hl7v2.message import NULL, Components, Segment, instant, moment, part, segments
@@ -55,13 +56,19 @@ class Settings:
 
 @dataclass
 class Reading:
-    """One message while it is read. `told`: of resources to fold; `made`: resources that are this message's alone."""
+    """One message, or what it says of one of its patients, while it is read.
+
+    `told`: of resources to fold; `made`: resources that are this message's alone.
+    """
 
     settings: Settings
-    segments: list[Segment]
+    segments: list[Segment]  # of the message, or of one of its patients
+    whole: list[Segment] = field(default_factory=list)  # of the message: the report names places in it
+    turn: int = 0  # which of the message's patients, from 0
     told: list[Told] = field(default_factory=list)
     made: list[Resource] = field(default_factory=list)
     wrongs: list[Wrong] = field(default_factory=list)
+    places: Counter[str] = field(default_factory=Counter)  # how often the message told of a result so far
     patient: str = ""
     number: str = ""  # the record number, which never leaves this object
     visit: str = ""
@@ -75,7 +82,7 @@ class Reading:
 
     def wrong(self, segment: Segment, number: int, reason: str) -> None:
         """Note that a field could not pass."""
-        place = next(place for place, one in enumerate(self.segments, start=1) if one is segment)
+        place = next((place for place, one in enumerate(self.whole, start=1) if one is segment), 0)
         self.wrongs.append(Wrong(place, shown_segment(segment.name), number, reason))
 
     def pseudonym(self, kind: str, *parts: str) -> str:
@@ -110,6 +117,12 @@ class Reading:
             self.wrong(segment, number, "H-CODE")
         return found
 
+    def needed(self, segment: Segment, number: int) -> list[dict[str, str]]:
+        """As `codings`; an empty field is noted too, for without it the segment brings nothing."""
+        if not segment.repetitions(number):
+            self.wrong(segment, number, "H-CODE")
+        return self.codings(segment, number)
+
     def unit(self, segment: Segment, number: int) -> str:
         """The UCUM unit of a coded or plain field, '' when there is none that is known."""
         components = segment.repetitions(number)[0] if segment.repetitions(number) else ()
@@ -138,47 +151,82 @@ def shown_segment(name: str) -> str:
     return name if name in _SHOWN else "segment"
 
 
-_SHOWN = frozenset("MSH EVN PID PV1 MRG ORC OBR OBX SPM RXO RXE RXA RXD RXR TQ1 DG1".split())  # noqa: SIM905
+_SHOWN = frozenset("MSH EVN PID PV1 MRG ORC OBR OBX SPM RXO RXE RXA RXD RXR TQ1 DG1 PR1 AL1 IAM".split())  # noqa: SIM905
 
 
 def read(text: str, settings: Settings) -> Reading:
     """All that a message tells. Raises Refused, and NoMessage for one whose header cannot be read."""
     from fhir_adapters.hl7v2 import orders, people, results
 
-    reading = Reading(settings, segments(text))
-    header = reading.segments[0]
-    reading.kind, reading.event = header.value(9), header.value(9, 2)
+    whole = segments(text)
+    header, event = whole[0], next((one for one in whole if one.name == "EVN"), None)
+    first = Reading(settings, whole, whole)
+    first.kind = header.value(9)
+    first.event = header.value(9, 2) or (event.value(1) if event else "")  # in EVN alone: before version 2.3
     if header.value(11)[:1] not in ("", *settings.processing):
         raise Refused("X-HL7-TEST")
-    what = target("message", reading.kind)
-    about = tables()["event"].get(reading.event, ("", ""))[1]
+    what = target("message", first.kind)
+    about = tables()["event"].get(first.event, ("", ""))[1]
     if not what or about == "nobody":
         raise Refused("X-HL7-TYPE")
-    event = reading.named("EVN")
     for made in (header.value(7), event.value(2) if event else ""):
         when = instant(made, settings.zone) if made else None
         if when:
-            reading.touched = when.isoformat(timespec="seconds").replace("+00:00", "Z")
+            first.touched = when.isoformat(timespec="seconds").replace("+00:00", "Z")
             break
-    person = reading.named("PID")
-    if person is None:
+    of_patients = _of_patients(whole)
+    if not of_patients:
         raise Refused("Q-HL7-NO-PATIENT")
-    reading.number = patient_number(person.repetitions(3) or person.repetitions(2), settings)
-    if not reading.number:
-        raise Refused("Q-HL7-NO-PATIENT")
-    if "\ufffd" in reading.number:
-        raise Refused("Q-HL7-TEXT")
-    reading.patient = settings.key.pseudonym("patient", reading.number)
-    people.read_patient(reading, person)
-    people.read_visit(reading)
-    if what == "people":
-        people.read_merge(reading)
-        people.read_diagnoses(reading)
-    orders.read_orders(reading)
-    results.read_results(reading)
-    if not reading.told and not reading.made:
+    refused: list[tuple[Segment, str]] = []
+    for turn, (person, of_patient) in enumerate(of_patients):
+        reading = replace(first, segments=of_patient, turn=turn)
+        if reason := _of_whom(reading, person):
+            refused.append((person, reason))
+            continue
+        people.read_patient(reading, person)
+        people.read_visit(reading)
+        if what == "people":
+            people.read_merge(reading)
+            people.read_diagnoses(reading)
+            people.read_procedures(reading)
+        orders.read_orders(reading)
+        results.read_results(reading)
+    if len(refused) == len(of_patients):
+        raise Refused(refused[0][1])
+    for person, _ in refused:  # the others' part of the message stands
+        first.wrong(person, 3, "H-PATIENT")
+    if about == "by-hand":
+        first.wrong(event or header, 1 if event else 9, "H-BY-HAND")
+    for segment in whole:
+        if segment.name in tables()["not-read"]:
+            first.wrong(segment, 0, "H-SEGMENT")
+    if not first.told and not first.made:
         raise Refused("X-HL7-EMPTY")
-    return reading
+    return first
+
+
+def _of_patients(whole: list[Segment]) -> list[tuple[Segment, list[Segment]]]:
+    """Each PID of the message with what is said of that patient: a message may tell of several (ORU, A17, A24, A39, A40)."""
+    starts = [place for place, one in enumerate(whole) if one.name == "PID"]
+    if not starts:
+        return []
+    common = [one for one in whole[: starts[0]] if one.name in ("MSH", "EVN")]
+    found = []
+    for turn, (start, end) in enumerate(zip(starts, [*starts[1:], len(whole)], strict=True)):
+        before = whole[:start] if turn == 0 else common
+        found.append((whole[start], [*before, *whole[start:end]]))
+    return found
+
+
+def _of_whom(reading: Reading, person: Segment) -> str:
+    """Find whom a PID is of; why that is not known (a code of reasons.csv)."""
+    reading.number = patient_number(person.repetitions(3) or person.repetitions(2), reading.settings)
+    if not reading.number:
+        return "Q-HL7-NO-PATIENT"
+    if "\ufffd" in reading.number:
+        return "Q-HL7-TEXT"
+    reading.patient = reading.settings.key.pseudonym("patient", reading.number)
+    return ""
 
 
 def patient_number(identifiers: tuple[Components, ...], settings: Settings) -> str:

@@ -1,7 +1,6 @@
 """OBR → DiagnosticReport, OBX → Observation, SPM → Specimen."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,11 +56,10 @@ def groups(segments: list[Segment]) -> Iterator[Group]:
 
 def read_results(reading: Reading) -> None:
     """Every result of the message, and for result messages the report that holds them."""
-    places: Counter[str] = Counter()
-    for number, group in enumerate(groups(reading.segments)):
+    for number, group in enumerate(groups(reading.segments), start=1000 * reading.turn):
         if not group.results and (group.order is None or reading.kind not in ("ORU", "OUL")):
             continue
-        _read_group(reading, group, number, places)
+        _read_group(reading, group, number)
 
 
 def order_key(reading: Reading, order: Segment | None, common: Segment | None) -> list[str]:
@@ -74,7 +72,7 @@ def order_key(reading: Reading, order: Segment | None, common: Segment | None) -
     return []
 
 
-def _read_group(reading: Reading, group: Group, number: int, places: Counter[str]) -> None:
+def _read_group(reading: Reading, group: Group, number: int) -> None:
     order = group.order
     code = order.value(4) if order else ""
     taken = reading.time(order, 7) if order else None
@@ -88,7 +86,7 @@ def _read_group(reading: Reading, group: Group, number: int, places: Counter[str
         # a result without a status has its report's, where that says the same of results
         status = segment.value(11).upper() or (order.value(25).upper() if order else "")
         status = status if segment.value(11) or status in _STATUS_OF_ALL else ""
-        for resource in _observations(reading, segment, [*key, code], taken, section, places, status):
+        for resource in _observations(reading, segment, [*key, code], taken, section, status):
             if specimen:
                 resource["specimen"] = {"reference": f"Specimen/{specimen}"}
             reading.made.append(resource)
@@ -158,14 +156,13 @@ def _observations(
     key: list[str],
     taken: str | None,
     section: str,
-    places: Counter[str],
     said: str,
 ) -> Iterator[dict[str, Any]]:
     """An Observation per value of an OBX."""
     status, rank = tables()["result"].get(said, ("unknown", "0"))
     if not status:
         return
-    codings = reading.codings(segment, 3)
+    codings = reading.needed(segment, 3)
     if not codings:
         return
     what = segment.value(3)
@@ -176,8 +173,10 @@ def _observations(
     values: list[Components | None] = list(segment.repetitions(5)) or [None]
     for components in values:
         named = "\0".join([*key, what, segment.value(3, 3), segment.value(4)])
-        places[named] += 1
-        resource = reading.start("Observation", reading.pseudonym("observation", named, str(places[named])), rank)
+        reading.places[named] += 1
+        resource = reading.start(
+            "Observation", reading.pseudonym("observation", named, str(reading.places[named])), rank
+        )
         resource["status"] = status
         # results without an OBR come with a visit: nothing says what kind they are
         if section in tables()["laboratory"] or (not section and reading.kind in ("ORU", "OUL")):

@@ -43,6 +43,7 @@ class Hl7v2:
             "Patient",
             "Encounter",
             "Condition",
+            "Procedure",
             "Observation",
             "DiagnosticReport",
             "Specimen",

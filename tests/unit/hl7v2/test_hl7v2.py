@@ -207,6 +207,136 @@ def test_a_moved_visit_belongs_to_the_other_patient(run: Runner) -> None:
     assert done.one("Encounter")["subject"] == {"reference": f"Patient/{PERSON}"}
 
 
+# --- several patients in a message ---------------------------------------------------------------------------------------
+
+
+def person(number: str, *more: str) -> str:
+    return "|".join([f"PID|1||{number}^^^OSP^MR", *more])
+
+
+def subjects(resources: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """Type → whose the resources are."""
+    of = {KEY.pseudonym("patient", one): one for one in ("1", "2", "3", "4", "4711")}
+    found: dict[str, set[str]] = {}
+    for one in resources:
+        found.setdefault(one["resourceType"], set()).add(of[one["subject"]["reference"].removeprefix("Patient/")])
+    return found
+
+
+def results(order: str, value: str) -> list[str]:
+    return [f"OBR|1||{order}|58410-2^x^LN|||20230105", f"OBX|1|NM|718-7^x^LN||{value}|g/dL|||||F"]
+
+
+def test_a_result_belongs_to_the_patient_that_it_stands_under(run: Runner) -> None:
+    """ORU_R01 repeats its patients."""
+    done = run(message(person("1"), *results("F1", "12"), person("2"), *results("F2", "14"), kind="ORU^R01"))
+    values = {one["valueQuantity"]["value"]: one for one in done.made["Observation"]}
+    assert subjects([values[12]]) == {"Observation": {"1"}}
+    assert subjects([values[14]]) == {"Observation": {"2"}}
+    assert subjects(done.made["DiagnosticReport"]) == {"DiagnosticReport": {"1", "2"}}
+    assert len(done.made["Patient"]) == 2
+    assert (done.outcomes, done.report) == ([("resource", None)], [])
+
+
+def test_a_patient_without_a_number_does_not_take_the_others_along(run: Runner) -> None:
+    unknown = "PID|1||"
+    done = run(
+        message(unknown, *results("F1", "12"), person("2"), *results("F2", "14"), kind="ORU^R01"),
+        message(unknown, *results("F3", "12"), unknown, *results("F4", "14"), kind="ORU^R01"),
+    )
+    assert subjects(done.made["Observation"]) == {"Observation": {"2"}}
+    assert done.report == [("PID 2", "3", "H-PATIENT")]
+    assert done.outcomes == [("resource", None), ("quarantined", "Q-HL7-NO-PATIENT")]
+
+
+def test_a_patient_told_twice_in_a_message_loses_no_result(run: Runner) -> None:
+    done = run(message(person("1"), *results("F1", "12"), person("1"), *results("F1", "13"), kind="ORU^R01"))
+    assert [one["valueQuantity"]["value"] for one in done.made["Observation"]] == [12, 13]
+    assert len({one["id"] for one in done.made["Observation"]}) == 2
+
+
+def test_each_merge_of_a_message_is_of_its_own_patients(run: Runner) -> None:
+    """A39 and A40 repeat the pair of PID and MRG."""
+    done = run(message(person("1"), "MRG|2^^^OSP^MR", person("3"), "MRG|4^^^OSP^MR", kind="ADT^A40"))
+    name = {KEY.pseudonym("patient", one): one for one in ("1", "2", "3", "4")}
+    links = {
+        name[one["id"]]: [name[link["other"]["reference"].removeprefix("Patient/")] for link in one.get("link", [])]
+        for one in done.made["Patient"]
+    }
+    assert links == {"1": [], "2": ["1"], "3": [], "4": ["3"]}
+
+
+def test_two_patients_that_change_beds_keep_their_visits(run: Runner) -> None:
+    done = run(message(person("1"), visit("V1"), person("2"), visit("V2"), kind="ADT^A17"))
+    assert subjects(done.made["Encounter"]) == {"Encounter": {"1", "2"}}
+
+
+@pytest.mark.parametrize("event", ["A24", "A29", "A37", "A43", "A44"])
+def test_what_somebody_has_to_look_at_is_reported(run: Runner, event: str) -> None:
+    done = run(message(f"EVN|{event}|20230105", person("1"), person("2"), "MRG|2^^^OSP^MR", kind=f"ADT^{event}"))
+    assert done.report == [("EVN 2", "1", "H-BY-HAND")]
+    assert not any("link" in one for one in done.made["Patient"])
+    done = run(message(person("1"), person("2"), "MRG|2^^^OSP^MR", kind=f"ADT^{event}"))
+    assert done.report == [("MSH 1", "9", "H-BY-HAND")]
+
+
+def test_a_merge_that_does_not_say_of_whom_is_reported(run: Runner) -> None:
+    assert run(message(PID, kind="ADT^A40")).report == [("MSH 1", "9", "H-BY-HAND")]
+    assert run(message(PID, "MRG|", kind="ADT^A40")).report == [("MRG 3", "1", "H-NUMBER")]
+    assert run(message(PID, "MRG|2^^^OSP^MR", kind="ADT^A45")).report == [("MRG 3", "5", "H-NUMBER")]
+
+
+def test_an_event_in_evn_alone_counts(run: Runner) -> None:
+    """Before version 2.3 the header named the type only."""
+    done = run(message("EVN|A40|20230105", person("1"), "MRG|2^^^OSP^MR", kind="ADT"))
+    assert sum("link" in one for one in done.made["Patient"]) == 1
+
+
+# --- procedures, and what nobody reads -----------------------------------------------------------------------------------
+
+
+def test_procedures(run: Runner) -> None:
+    procedure = "PR1|1||85.41^MASTECTOMIA^I9CP||20230106" + "|" * 14 + "77"
+    done = run(message(PID, visit(), procedure), message(PID, visit(), procedure + "|D", time="20230107"))
+    first, second = done.made["Procedure"]
+    assert first["code"] == {"coding": [{"system": "http://hl7.org/fhir/sid/icd-9-cm/procedure", "code": "85.41"}]}
+    assert (first["status"], first["performedDateTime"]) == ("completed", "2023-01-06")
+    assert first["encounter"]["reference"] == f"Encounter/{done.one('Encounter')['id']}"
+    assert (second["id"], second["status"]) == (first["id"], "entered-in-error")
+    assert "MASTECTOMIA" not in done.text()
+
+
+def test_a_segment_that_brings_nothing_is_reported(run: Runner) -> None:
+    done = run(
+        message(PID, visit(), "AL1|1|DA|741^PENICILLINA^LOC", "DG1|1||^carcinoma", "PR1|1||^mastectomia"),
+        message(PID, "OBR|1||F1|58410-2^x^LN", "OBX|1|NM|||12|g/dL|||||F", kind="ORU^R01"),
+        message(PID, "ORC|NW|P1", "RXA|0|1|||L01EF03^x^ATC|1", "RXD|1|L01EF03^x^ATC||1", kind="RAS^O17"),
+    )
+    assert sorted(done.report) == [
+        ("AL1 4", "0", "H-SEGMENT"),
+        ("DG1 5", "3", "H-CODE"),
+        ("OBX 4", "3", "H-CODE"),
+        ("PR1 6", "3", "H-CODE"),
+        ("RXA 4", "3", "H-DATE"),
+        ("RXD 5", "3", "H-DATE"),
+    ]
+
+
+def test_orders_that_share_their_orc_or_have_none(run: Runner) -> None:
+    tests = ["OBR|1|P1||58410-2^x^LN|||20230105", "OBR|2|P2||718-7^x^LN|||20230105"]
+    done = run(message(PID, "ORC|NW|P1", *tests, kind="ORM^O01"))
+    assert len(done.made["ServiceRequest"]) == 2
+    done = run(message(PID, *tests, kind="ORM^O01"))
+    assert len(done.made["ServiceRequest"]) == 2
+    drugs = ["RXE||L01EF03^x^ATC|150||mg", "TQ1|1||BID", "RXE||L01EF02^x^ATC|600||mg", "TQ1|1||QD"]
+    done = run(message(PID, "ORC|NW|P1", *drugs, kind="RDE^O11"))
+    asked = {
+        one["medicationCodeableConcept"]["coding"][0]["code"]: one["dosageInstruction"][0]["timing"]["repeat"]
+        for one in done.made["MedicationRequest"]
+    }
+    assert {code: one["frequency"] for code, one in asked.items()} == {"L01EF03": 2, "L01EF02": 1}
+
+
 def test_the_laboratory_does_not_overrule_the_registry(run: Runner) -> None:
     done = run(
         message(PID, kind="ADT^A28", time="20230101"),

@@ -54,6 +54,7 @@ SOUND = {  # what makes each segment pass, so that its other fields are looked a
     "PV1": {2: "I", 19: "V1", 44: "20230105100000"},
     "MRG": {1: "88^^^OSP^MR"},
     "DG1": {3: "174.9^x^I9C"},
+    "PR1": {3: "85.41^x^I9CP"},
     "ORC": {1: "NW", 2: "P1"},
     "OBR": {2: "P1", 4: "58410-2^x^LN"},
     "OBX": {2: "NM", 3: "718-7^x^LN", 5: "12", 11: "F"},
@@ -98,6 +99,7 @@ def test_nothing_that_is_planted_passes(tmp_path: Path, plant: str) -> None:
     assert extraction.resources["Observation"] >= 7
     assert extraction.resources["MedicationRequest"] >= 1
     assert extraction.resources["Encounter"] == 1
+    assert extraction.resources["Procedure"] >= 1
     for path in (tmp_path / "out").rglob("*"):
         assert "ZANZ" not in path.name.upper()
         if path.is_file():
