@@ -29,7 +29,10 @@ def explanation(code: str) -> dict[str, str]:
     if code.startswith(("G-", "C-")):
         from omop_etl.gates import explain
 
-        found = explain(code) or explain(code.rpartition("-")[0])  # drift is made once for each variable
+        found, asked = explain(code), code
+        while found is None and asked.count("-") > 2:  # drift is made once for each variable, whose name may hold a dash
+            asked = asked.rpartition("-")[0]
+            found = explain(asked)
         if found:
             words = {"title": "what", "explanation": "meaning", "remedy": "next"}
             return {words.get(name, name): said for name, said in found.items()}

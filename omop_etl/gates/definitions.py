@@ -29,6 +29,8 @@ _SOURCE = "_source_concept_id"
 # placeholders that are names of columns, and parts of a check that are SQL: there the names are quoted
 _NAMES = ("column", "key", "reference_key", "start", "end", "date", "datetime")
 _SQL = ("where", "of", "concept", "grouped", "violated", "numerator", "denominator")
+_SEXES_IT = {"male": "maschile", "female": "femminile"}
+_TEXTS = ("title", "finding", "explanation", "remedy")
 _WAYS = ("where", "concept", "grouped", "violated")
 VERDICTS = ("PASS", "WARN", "BLOCK")
 
@@ -41,6 +43,19 @@ def verdict_of(numerator: int, denominator: int, warn: float | None, block: floa
     if blocks and numerator >= least:
         return "BLOCK"
     return "WARN" if blocks or (warn is not None and share > warn) else "PASS"
+
+
+LANGUAGES = ("en", "it")  # the first is that of the files, the messages and this code
+
+
+@dataclass(frozen=True)
+class Text:
+    """The words of a check in one language."""
+
+    title: str
+    finding: str
+    explanation: str
+    remedy: str
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,13 @@ class Check:
     violated: str = ""
     numerator: str = ""
     denominator: str = ""
+    italian: Text | None = None
+
+    def text(self, language: str) -> Text:
+        """Its words in a language: those of the file where it has no others."""
+        if language == "it" and self.italian:
+            return self.italian
+        return Text(self.title, self.finding, self.explanation, self.remedy)
 
     @property
     def severity(self) -> str:
@@ -293,7 +315,8 @@ def _made(entry: dict[str, Any], words: dict[str, str], thresholds: dict[str, An
     own |= made_for.own
     words = words | own
     in_sql = words | {name: quoted(own[name]) for name in _NAMES if own.get(name)}
-    text = {name: entry[name].format_map(words) for name in ("title", "finding", "explanation", "remedy")}
+    text = {name: entry[name].format_map(words) for name in _TEXTS}
+    italian = {name: entry["it"][name].format_map(words) for name in _TEXTS} if "it" in entry else None
     text |= {name: entry.get(name, "").strip().format_map(in_sql) for name in _SQL}
     structural, central = entry.get("structural", ""), entry.get("central", "")
     ways = [way for way in _WAYS if text[way]]
@@ -327,6 +350,7 @@ def _made(entry: dict[str, Any], words: dict[str, str], thresholds: dict[str, An
         central=central,
         join=entry.get("join", ""),
         of_join=entry.get("of_join", ""),
+        italian=Text(**italian) if italian else None,
         **text,
     )
 
@@ -374,6 +398,7 @@ def _fills(row: ohdsi.Row) -> dict[str, str]:
     table, _, column = row.argument.partition(".")
     return {
         "argument": row.argument,
+        "argument_it": _SEXES_IT.get(row.argument, row.argument),
         "concept_ids": row.concept_id,
         "concept_class": row.argument,
         "reference": table,
@@ -473,35 +498,38 @@ def _add(made: dict[str, Check], check: Check) -> None:
     made[check.code] = check
 
 
-def explain(code: str) -> dict[str, str] | None:
+def explain(code: str, language: str = LANGUAGES[0]) -> dict[str, str] | None:
     """What a check or a family of generated checks (`G-REQUIRED`) looks for, why, and what to do; None when there is none."""
     checks = definitions().checks
     for check in checks:
         if check.code == code:
-            return _explained(check, code, check.title, check.table)
+            return _explained(check, code, check.text(language).title, check.table, language)
     family = [check for check in checks if check.family == code]
     if not family:
         return None
-    return _explained(family[0], code, family_title(code), f"{len(family)} checks, each for a table or a column of it")
+    counted = f"{len(family)} checks, each for a table or a column of it"
+    return _explained(family[0], code, family_title(code, language), counted, language)
 
 
-def family_title(code: str) -> str:
+def family_title(code: str, language: str = LANGUAGES[0]) -> str:
     """The title of a family of generated checks: in capitals what differs from one to the other (TABLE.COLUMN is filled)."""
     document, _ = _documents(mappings_folder() / "quality")
     entries = [*document.get("structural", []), *document.get("generated", []), *document.get("check", [])]
     entry = next(entry for entry in entries if entry["code"] == code)
     words = definitions().words
-    return re.sub(r"\{(\w+)\}", lambda found: words.get(found[1]) or found[1].upper().replace("_", " "), entry["title"])
+    title = str(entry.get(language, entry)["title"])
+    return re.sub(r"\{(\w+?)(?:_it)?\}", lambda found: words.get(found[1]) or found[1].upper().replace("_", " "), title)
 
 
-def _explained(check: Check, code: str, title: str, table: str) -> dict[str, str]:
+def _explained(check: Check, code: str, title: str, table: str, language: str) -> dict[str, str]:
+    words = check.text(language)
     said = {
         "code": code,
         "title": title,
         "category": f"{check.category}{f', {check.subcategory}' if check.subcategory else ''}",
         "table": table,
-        "explanation": check.explanation,
-        "remedy": check.remedy,
+        "explanation": words.explanation,
+        "remedy": words.remedy,
         "bears": _sentence(check),
         "place": f"runs at the {check.place}",
     }

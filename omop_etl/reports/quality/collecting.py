@@ -30,6 +30,7 @@ _UNMAPPED_TYPES = (
     "'source_name': 'VARCHAR', 'cdm_field': 'VARCHAR', 'records': 'BIGINT', 'reason': 'VARCHAR'}"
 )
 _MOST_CODES = 500
+_UNSETTLED = ("open", "reappeared")
 _FIGURES = {
     "persons": "patients",
     "analysable": "patients on a CDK4/6 inhibitor",
@@ -563,7 +564,8 @@ def _mend(
             )
         )
         for rank, result in enumerate(own, 1):
-            check = by_code.get(result["code"]) or by_code[result["family"]]
+            # of another release of the checks, as a site may still have it, only what it said itself is known
+            check = by_code.get(result["code"]) or by_code.get(result["family"])
             found.append(
                 {
                     "site": one.site,
@@ -573,7 +575,7 @@ def _mend(
                     "verdict": result["verdict"],
                     "records": result["numerator"],
                     "unit": result["unit"],
-                    "remedy": check.remedy,
+                    "remedy": check.remedy if check else "",
                     "why": _why(result),
                 }
             )
@@ -759,7 +761,8 @@ def _unmapped_sites(sites: Sequence[SiteInput], totals: Mapping[str, tuple[int, 
 
 
 @cache
-def _conditions() -> list[dict[str, Any]]:
+def conditions() -> list[dict[str, Any]]:
+    """What must hold before a lock: readiness.toml. Raises E-GATE-03 when it does not read."""
     try:
         text = (mappings_folder() / "quality" / "readiness.toml").read_text(encoding="utf-8")
         return list(tomllib.loads(text)["condition"])
@@ -772,14 +775,14 @@ def _readiness(sites: Sequence[SiteInput], results: Sequence[shape.Result], cut_
         "cut-off": lambda one: cut_off is None or (one.extracted_to or "") >= cut_off.isoformat(),
         "one-version": lambda one: _version(one) == _version(max(sites, key=lambda other: other.received_at or "")),
         "no-override": lambda one: all(entry["state"] != "applied" for entry in one.verdict.get("overrides", [])),
-        "no-query": lambda one: not (one.verdict.get("queries") or {}).get("open"),
+        "no-query": lambda one: not any((one.verdict.get("queries") or {}).get(state) for state in _UNSETTLED),
     }
     broken: dict[str, set[str]] = {}
     for result in results:
         if result["verdict"] != "PASS":
             broken.setdefault(result["site"], set()).add(result["code"])
-    conditions: list[shape.Condition] = []
-    for entry in _conditions():
+    held: list[shape.Condition] = []
+    for entry in conditions():
         if "rule" in entry:
             failing = [one.site for one in sites if not rules_[entry["rule"]](one)]
         else:
@@ -788,7 +791,7 @@ def _readiness(sites: Sequence[SiteInput], results: Sequence[shape.Result], cut_
                 for one in sites
                 if any(covers(prefix, code) for code in broken.get(one.site, ()) for prefix in entry["checks"])
             ]
-        conditions.append(
+        held.append(
             {
                 "code": entry["code"],
                 "title": entry["title"],
@@ -797,10 +800,10 @@ def _readiness(sites: Sequence[SiteInput], results: Sequence[shape.Result], cut_
                 "sites": failing,
             }
         )
-    not_ready = sorted({site for one in conditions for site in one["sites"]})
+    not_ready = sorted({site for one in held for site in one["sites"]})
     return {
         "ready": not not_ready,
-        "conditions": conditions,
+        "conditions": held,
         "sites_ready": [one.site for one in sites if one.site not in not_ready],
         "sites_not_ready": not_ready,
     }

@@ -9,16 +9,17 @@ script sorts, filters and changes the colours. Each picture has its table.
 
 import csv
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from fhir_adapters.knowledge import table
+from omop_etl.gates.definitions import LANGUAGES
 from omop_etl.reports.quality.pages import pictures
+from omop_etl.reports.quality.pages.translated import reasons, translated
 from omop_etl.reports.quality.shape import QualityData
 
-LANGUAGES = ("en", "it")
 _HERE = Path(__file__).parent
 _MARK = {"PASS": "✓", "WARN": "!", "BLOCK": "✕"}
 _ORDER: dict[str | None, int] = {"BLOCK": 0, "WARN": 1, "PASS": 2, None: 3}
@@ -87,6 +88,7 @@ def _environment() -> Environment:
 
 def _context(data: QualityData, language: str, *, centre: bool, has_centre: bool, name: str) -> dict[str, Any]:
     said = words(language)
+    data = translated(data, language, said)
     other = next(one for one in LANGUAGES if one != language)
     families = {one["code"]: one for one in data["families"]}
     findings = sorted(
@@ -107,13 +109,14 @@ def _context(data: QualityData, language: str, *, centre: bool, has_centre: bool
         "has_centre": has_centre,
         "contents": [(part, said[part]) for part in (_CENTRE if centre else _SITE)],
         "mark": _MARK,
+        "number": partial(_number, language),
         "order": _ORDER,
         "rows": _matrix(data) if centre else [],
         "findings": findings,
         "categories": {code: one["category"] for code, one in families.items()},
         "titles": {one["code"]: one["title"] for one in data["results"]}
         | {code: one["title"] for code, one in families.items()},
-        "reasons": {row["code"]: row["explanation"] for row in table("explanations", "reasons.csv")},
+        "reasons": reasons(language),
         "comparison": [one for one in data["comparison"] if one["share"] is not None],
         "trend": _trend(data),
         "heat": _heat(data),
@@ -122,6 +125,14 @@ def _context(data: QualityData, language: str, *, centre: bool, has_centre: bool
         "style": (_HERE / "style.css").read_text(encoding="utf-8"),
         "script": (_HERE / "page.js").read_text(encoding="utf-8"),
     }
+
+
+def _number(language: str, value: float | None, form: str = ",") -> str:
+    """A number as the language writes it: 1,234.5 or 1.234,5."""
+    if value is None:
+        return "–"
+    said = format(value, form)
+    return said if language == LANGUAGES[0] else said.translate(str.maketrans(",.", ".,"))
 
 
 def _matrix(data: QualityData) -> list[dict[str, Any]]:
@@ -134,6 +145,7 @@ def _matrix(data: QualityData) -> list[dict[str, Any]]:
     rows = []
     for code, by_site in cells.items():
         verdicts = {cell["verdict"] for cell in by_site.values()}
+        blocks, warns = (sum(cell["verdict"] == one for cell in by_site.values()) for one in ("BLOCK", "WARN"))
         if verdicts - {"PASS"}:
             rows.append(
                 {
@@ -141,11 +153,10 @@ def _matrix(data: QualityData) -> list[dict[str, Any]]:
                     "title": titles.get(code, code),
                     "cells": [by_site.get(site) for site in sites],
                     "verdicts": " ".join(sorted(verdicts)),
-                    "rank": (
-                        -sum(cell["verdict"] == "BLOCK" for cell in by_site.values()),
-                        -sum(cell["verdict"] == "WARN" for cell in by_site.values()),
-                        code,
-                    ),
+                    "blocks": blocks,
+                    "warns": warns,
+                    "touched": 1000 * blocks + warns,
+                    "rank": (-blocks, -warns, code),
                 }
             )
     return sorted(rows, key=lambda row: row["rank"])
