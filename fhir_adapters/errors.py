@@ -6,9 +6,11 @@ value or id.
 """
 
 import errno
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 from fhir_adapters.knowledge import table
@@ -66,6 +68,17 @@ _MACHINE_ERRORS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "E-DISK-01"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "E-DISK-02"),
 }
+
+
+def unexpected(error: BaseException, subject: str) -> PalmaresError:
+    """An error of a library as one that shows no value: its kind, and the last place of ours that it came through."""
+    ours = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if {"fhir_adapters", "omop_etl"} & set(Path(frame.filename).parts)
+    ]
+    where = f" in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else ""
+    return PalmaresError("E-UNEXPECTED-01", subject, detail=f"{type(error).__name__}{where}")
 
 
 @contextmanager

@@ -38,6 +38,7 @@ T = TypeVar("T")
 Rows = list[tuple[int, list[Any]]]
 _TRIES = 5
 _OVERLAP = timedelta(days=1)  # between two runs: the clocks of the two machines need not agree
+_DAY = re.compile(r"\d{1,4}([-/.]\d{1,2}){0,2}([-/.]\d{4})?([ T].*)?")
 _CODE = re.compile(r"\s*([^,|]+?)\s*,")
 
 
@@ -128,6 +129,30 @@ class Redcap:
             notes=[("dictionary", one) for one in choices_left_out(mapping, project.dictionary)],
         )
 
+    def identifiers(self) -> Iterator[tuple[str, str]]:
+        """What the project says of its patients, as (kind, value): for the hospital's own list, which never leaves.
+
+        Record numbers, codici fiscali, what the map lists under [identifying], and every field that the project itself marks as
+        an identifier, but for days.
+        """
+        mapping = zoned(read_map(self._settings["map"]), self._settings["time_zone"])
+        project = self._asked(mapping, None, identifying=True) if self._settings["url"] else self._of_files(mapping)
+        kinds = {field.name: "other" for field in project.dictionary.fields if field.identifying}
+        kinds |= mapping.identifying
+        for one in (one for table in mapping.tables for one in table.recipes):
+            kinds[one.patient] = "record-number"
+            kinds |= {fill.column: "codice-fiscale" for fill in one.fills if fill.kind == "linkage"}
+        places = [(place, kinds[title]) for place, title in enumerate(project.titles) if title in kinds]
+        for _, cells in project.rows:
+            for place, kind in places:
+                text = str(cells[place]).strip()
+                if (
+                    not mapping.is_missing(text)
+                    and text not in project.missing
+                    and not (kind == "other" and _DAY.fullmatch(text))
+                ):
+                    yield kind, text
+
     def _given(self, mapping: ColumnMap, project: Project) -> Iterator[Given]:
         patients = patients_of(mapping, project.dictionary, project.titles, project.rows)
         for number, table in enumerate(mapping.tables):
@@ -138,7 +163,7 @@ class Redcap:
 
     # -- by the API ------------------------------------------------------------------------------------------------------
 
-    def _asked(self, mapping: ColumnMap, since: str | None) -> Project:
+    def _asked(self, mapping: ColumnMap, since: str | None, *, identifying: bool = False) -> Project:
         from redcap import Project as Api
 
         token = connection(self._settings["connection"]).secret()
@@ -152,6 +177,9 @@ class Redcap:
         missing = tuple(found.group(1) for one in codes.split("|") if (found := _CODE.match(one)))
         fitted(mapping, dictionary, [], missing)  # a map that does not fit is told before records are asked for
         fields = self._fields(mapping, dictionary)
+        if identifying:
+            fields += [one.name for one in dictionary.fields if one.identifying or one.name in mapping.identifying]
+            fields = list(dict.fromkeys(fields))
         began = datetime.strptime(since, "%Y-%m-%d %H:%M:%S") if since else None
         names = _ask(lambda: api.export_records(fields=[dictionary.record], event_name="unique", date_begin=began))
         records = list(dict.fromkeys(str(row[dictionary.record]) for row in names))
@@ -196,8 +224,10 @@ class Redcap:
         rows: Rows = []
         for number, cells in read:
             if cells is None or len(cells) != len(titles):
-                if cells:
-                    raise PalmaresError("E-RED-03", name, detail=f"row {number} has not as many cells as the header")
+                if cells is None or cells:
+                    raise PalmaresError(
+                        "E-RED-03", name, detail=f"row {number} cannot be read or has not as many cells as the header"
+                    )
                 continue
             rows.append((number, cells))
         return Project(dictionary, (), titles, rows, name, export.stat().st_size)

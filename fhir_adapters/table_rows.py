@@ -5,10 +5,12 @@ from the resource itself (`fixed` and the elements) and cut where the values sta
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
 from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -110,6 +112,8 @@ class Converter:
         numbers: list[int] = []
         whole: list[list[Any]] = []
         for number, cells in chunk:
+            if cells is not None and len(cells) > width and not any(cell not in (None, "") for cell in cells[width:]):
+                cells = cells[:width]  # empty cells to the right of the header
             if cells is None or len(cells) > width:
                 done.wrongs.append(Wrong(number, "", "T-ROW"))
                 done.empty.append(number)
@@ -348,10 +352,15 @@ def _mark(number: int) -> str:
 
 
 def _cell(cell: Any) -> str:
-    """A cell as an id has it: a spreadsheet's 123.0 is 123."""
-    if isinstance(cell, float) and cell.is_integer():
+    """A cell as an id has it: a spreadsheet's 123.0 is 123, a database's 123.00 too."""
+    if isinstance(cell, float | Decimal) and _is_whole(cell):
         cell = int(cell)
     return "" if cell is None else str(cell).strip()
+
+
+def _is_whole(number: float | Decimal) -> bool:
+    """Not a fraction, and a number at all."""
+    return math.isfinite(number) and number == int(number)
 
 
 def _text(value: Any) -> str:

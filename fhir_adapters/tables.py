@@ -7,7 +7,7 @@ not pass is written to `report.csv` by file, row and column, never with its valu
 
 import csv
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -132,7 +132,11 @@ class Tables:
                 yield Given(table, table.name, query(table, self._settings["connection"], since.get(table.name)))
             for path in files.get(table.name, ()):
                 name = shown_name(path.name)
-                rows = sheet(path, table, name) if path.suffix.lower() == ".xlsx" else lines(path, mapping, name)
+                rows = (
+                    sheet(path, table, name)
+                    if path.suffix.lower() in (".xlsx", ".xlsm")
+                    else lines(path, mapping, name)
+                )
                 yield Given(table, name, rows, path.stat().st_size, exported(path, table, mapping, name))
 
     def identifiers(self) -> Iterator[tuple[str, str]]:
@@ -267,18 +271,63 @@ def lines(path: Path, mapping: ColumnMap, name: str) -> Iterator[Row]:
     """The rows of a text table."""
     encoding = mapping.encoding or _encoding(path, name)
     with path.open(encoding=encoding, errors="replace", newline="") as text:
-        delimiter = mapping.delimiter or max(";,\t|", key=text.readline().count)
+        number, header, said = 0, "", ""
+        while (line := text.readline()) and not header:
+            if found := _SEPARATOR.fullmatch(line.strip()):  # how Excel is told the separator
+                number, said = number + 1, found[1]
+            elif line.strip():
+                header = line
+            else:
+                number += 1
+        delimiter = mapping.delimiter or said or max(";,\t|", key=header.count)
         text.seek(0)
-        reader = csv.reader(text, delimiter=delimiter)
-        number = 0
+        for _ in range(number):
+            text.readline()
+        feed = _Feed(text)
+        reader = csv.reader(feed, delimiter=delimiter)
         while True:
             number += 1
+            feed.held.clear()
             try:
-                yield number, next(reader)
+                cells: list[str] | None = next(reader)
             except StopIteration:
                 return
             except csv.Error:  # a huge cell; its text may hold a value, so only the row is told
-                yield number, None
+                cells = None
+            if len(feed.held) > 1 and not _closed(feed.held, delimiter):
+                # a quotation mark that nothing closes took the rows after it into one cell: they are rows again
+                feed.again.extendleft(reversed(feed.held[1:]))
+                cells = None
+            yield number, cells
+
+
+_SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?', re.IGNORECASE)
+
+
+class _Feed:
+    """The lines of a text, for a reader of CSV; `held`: those that it took for a row; `again`: lines to read once more."""
+
+    def __init__(self, text: Iterator[str]) -> None:
+        self._text = text
+        self.held: list[str] = []
+        self.again: deque[str] = deque()
+
+    def __iter__(self) -> "_Feed":
+        return self
+
+    def __next__(self) -> str:
+        line = self.again.popleft() if self.again else next(self._text)
+        self.held.append(line)
+        return line
+
+
+def _closed(held: list[str], delimiter: str) -> bool:
+    """Whether the lines of a row have their quotation marks in pairs, each about a whole cell."""
+    try:
+        list(csv.reader(held, delimiter=delimiter, strict=True))
+    except csv.Error:
+        return False
+    return True
 
 
 def sheet(path: Path, table: Table, name: str) -> Iterator[Row]:
@@ -291,8 +340,14 @@ def sheet(path: Path, table: Table, name: str) -> Iterator[Row]:
     except Exception as error:  # openpyxl passes on whatever zip and XML say; kept: its kind
         raise PalmaresError("E-TAB-02", name, detail=type(error).__name__) from None
     try:
+        page.reset_dimensions()  # what a workbook says of its size is often wrong: rows would be missing
+        begun = False
         for number, row in enumerate(page.iter_rows(values_only=True), start=1):
-            yield number, list(row)
+            begun = begun or any(cell not in (None, "") for cell in row)
+            if begun:
+                yield number, list(row)
+    except Exception as error:  # as above: its text holds the cell
+        raise PalmaresError("E-TAB-02", name, detail=type(error).__name__) from None
     finally:
         book.close()
 

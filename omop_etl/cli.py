@@ -4,6 +4,7 @@ Nothing heavy is imported here: each command imports what it needs when it runs,
 once.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fhir_adapters.errors import Exit, PalmaresError
+from fhir_adapters.errors import Exit, PalmaresError, unexpected
 from omop_etl import __version__
 from omop_etl.commands import quality as quality_commands
 from omop_etl.commands import site as site_commands
@@ -649,3 +650,8 @@ def main() -> None:
     except MemoryError:
         sys.stderr.write("E-MEMORY-01 this machine: out of memory. Run the same command with fewer --jobs.\n")
         sys.exit(int(Exit.MACHINE))
+    except Exception as error:  # a library's words may hold a value
+        if os.environ.get("PALMARES_TRACEBACK"):
+            raise
+        sys.stderr.write(f"{unexpected(error, 'this command')}\n")
+        sys.exit(int(Exit.UNEXPECTED))

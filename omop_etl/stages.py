@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from fhir_adapters.errors import PalmaresError
+from fhir_adapters.errors import PalmaresError, unexpected
 from omop_etl.config import Site
 
 if TYPE_CHECKING:
@@ -227,10 +227,16 @@ def _noted(home: Path, name: str, subject: str, work: Callable[[], object]) -> d
     except PalmaresError as error:
         note("failed", seconds=round(time.monotonic() - started, 2), error=str(error))
         raise
-    except BaseException as error:
-        # the text of a foreign error may hold a value: only its kind is kept
+    except (MemoryError, KeyboardInterrupt, SystemExit) as error:
         note("failed", seconds=round(time.monotonic() - started, 2), error=type(error).__name__)
         raise
+    except Exception as error:
+        # the text of a foreign error may hold a value, and whoever runs the stage logs it: only its kind and place are kept
+        told = unexpected(error, subject)
+        note("failed", seconds=round(time.monotonic() - started, 2), error=str(told))
+        if os.environ.get("PALMARES_TRACEBACK"):
+            raise
+        raise told from None
     note("done", seconds=round(time.monotonic() - started, 2))
     return counts
 

@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import logging
+import traceback
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydicom.dataset import Dataset
 
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.pseudonyms import LinkageKey, SiteKey
+from omop_etl.cli import main
 from omop_etl.config import load_site
 from omop_etl.onboarding import gather, phi_check, write_known
 from omop_etl.onboarding.check import check_site, lines
@@ -294,3 +296,37 @@ def test_an_error_names_her_not(tmp_path: Path, kind: str) -> None:
         extract(where, 0)
     assert traces(str(caught.value)) == []
     assert traces((tmp_path / "home" / "events.ndjson").read_text()) == []
+
+
+class _Failing:
+    """A source whose library fails with her name in its words."""
+
+    def extract(self, out: Path) -> None:
+        int(NAME)
+
+
+@pytest.mark.parametrize("through", ["stage", "command"])
+def test_an_error_of_a_library_names_her_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], through: str
+) -> None:
+    """Airflow logs what a stage raises, and a terminal shows what a command does."""
+    (tmp_path / "prova.toml").write_text('name = "x"\n[[source]]\nkind = "fhir_files"\npath = "x"\n')
+    monkeypatch.setattr("omop_etl.stages.source_of", lambda *_: _Failing())
+    where = SitePlace(tmp_path / "home", load_site("prova", tmp_path))
+    if through == "stage":
+        with pytest.raises(PalmaresError, match=r"E-UNEXPECTED-01 .* ValueError in ") as caught:
+            extract(where, 0)
+        said = "".join(traceback.format_exception(caught.value))
+        assert "ValueError" in (tmp_path / "home" / "events.ndjson").read_text()
+    else:
+        monkeypatch.setattr("omop_etl.cli.app", lambda: int(NAME))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 1
+        said = capsys.readouterr().err
+        assert "E-UNEXPECTED-01" in said
+    assert traces(said) == []
+    assert traces((tmp_path / "home" / "events.ndjson").read_text() if through == "stage" else "") == []
+    monkeypatch.setenv("PALMARES_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="invalid literal"):
+        extract(where, 0) if through == "stage" else main()

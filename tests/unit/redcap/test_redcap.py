@@ -235,6 +235,33 @@ def test_files_give_what_the_api_gives(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("token")
+@pytest.mark.parametrize("way", ["api", "files"])
+def test_what_identifies_is_told_to_the_hospitals_own_list(tmp_path: Path, way: str) -> None:
+    """What the map calls identifying, what the project marks as such, and the record numbers; no days, no missing data codes."""
+    (tmp_path / "map.toml").write_text(
+        'missing = ["UNK"]\nidentifying = { cognome = "name" }\n' + MAP, encoding="utf-8"
+    )
+    (tmp_path / "files").mkdir()
+    write_files(tmp_path / "files")
+    marked = project()
+    with serving(marked) as server:
+        where = {"url": server.url, "connection": "ecrf"} if way == "api" else {"path": "files"}
+        source: Any = open_source({"kind": "redcap", "map": "map.toml", **where}, folder=tmp_path, key=KEY)
+        found = set(source.identifiers())
+    assert found == {("record-number", "C1"), ("record-number", "C2"), ("name", "Rossi"), ("name", "Verdi")}
+
+
+def test_a_row_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    """A project's rows belong together: one that is missing would be taken for a deleted one."""
+    (tmp_path / "files").mkdir()
+    write_files(tmp_path / "files")
+    path = next((tmp_path / "files").glob("*DATA*.csv"))
+    path.write_text(path.read_text("utf-8") + f'3,basale_arm_1,,,"{"x" * 200_000}"' + "," * 14 + "\n", encoding="utf-8")
+    with pytest.raises(PalmaresError, match="E-RED-03"):
+        read(tmp_path, MAP.replace("[lists.sesso]", 'missing = ["UNK"]\n[lists.sesso]', 1), path="files")
+
+
+@pytest.mark.usefixtures("token")
 def test_a_record_that_is_gone_was_deleted_when_all_is_read(tmp_path: Path) -> None:
     known = tmp_path / "known.parquet"
     with serving(project()) as server:

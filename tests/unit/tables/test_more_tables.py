@@ -1,6 +1,9 @@
 """Column maps, the rest: references, quantities, times, exports that repeat, record numbers, and a map whose FHIR is unsound."""
 
 import json
+import re
+import zipfile
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from fhir_adapters.column_map import read_map
 from fhir_adapters.databases import database
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.pseudonyms import SiteKey
-from fhir_adapters.table_rows import Converter
+from fhir_adapters.table_rows import Converter, _cell
 
 KEY = SiteKey(b"k" * 32)
 PATIENT = """
@@ -400,3 +403,113 @@ def test_templates_give_what_a_plain_reading_gives(
             resource["meta"] = {"lastUpdated": value}
         slow.append(resource)
     assert fast == slow
+
+
+# --- files that programs write --------------------------------------------------------------------------------------------
+
+PERSONS = """
+ignore = ["note"]
+[lists.sex]
+F = "female"
+[[table]]
+file = "a.*"
+[[table.resource]]
+type = "Patient"
+patient = "cartella"
+[[table.resource.fill]]
+column = "sesso"
+element = "gender"
+as = "list"
+list = "sex"
+"""
+TITLES = "cartella;sesso;note"
+
+
+def rows(first: int, last: int, note: str = "x") -> list[str]:
+    return [f"{number};F;{note}" for number in range(first, last + 1)]
+
+
+@pytest.mark.parametrize(
+    ("after", "read"),
+    [
+        (rows(3, 20), 19),  # nothing closes it: the rest of the file would be one cell
+        ([*rows(3, 9), '10;F;"y"', *rows(11, 20)], 19),
+        ([*rows(3, 9), '"10";F;y', *rows(11, 20)], 19),
+        (rows(3, 4000, "x" * 100), 3999),  # more than a cell may hold
+        (['3;F;"another', *rows(4, 20)], 18),
+    ],
+)
+def test_a_quotation_mark_that_nothing_closes_loses_its_own_row_only(
+    tmp_path: Path, after: list[str], read: int
+) -> None:
+    text = "\n".join([TITLES, *rows(1, 1), '2;F;"paziente dice', *after])
+    extraction, made, report = run(tmp_path, PERSONS, {"a.csv": text})
+    assert len({one["id"] for one in made["Patient"]}) == read
+    assert extraction.more["reported"]["T-ROW"] == extraction.more["rows without a resource"] == len(report)
+    assert report[0].endswith(",3,,T-ROW")
+    assert "paziente" not in str(report)
+
+
+def test_a_cell_of_several_lines_is_a_cell(tmp_path: Path) -> None:
+    text = f'{TITLES}\n1;F;"a;b\nc;""d"";e\n\nf"\n2;F;x\n'
+    extraction, made, report = run(tmp_path, PERSONS, {"a.csv": text})
+    assert (len(made["Patient"]), report, extraction.more["rows without a resource"]) == (2, [], 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"sep=;\n{TITLES}\n1;F;x\n",
+        f"\ufeffsep=;\n{TITLES}\n1;F;x\n",
+        f'"sep=;"\n{TITLES}\n1;F;x\n',
+        f"\n\n{TITLES}\n1;F;x\n",
+        f"{TITLES}\n1;F;x;;\n",
+        f"{TITLES};\n1;F;x;\n",
+        f"{TITLES}\r1;F;x\r",
+    ],
+)
+def test_what_programs_put_around_a_table(tmp_path: Path, text: str) -> None:
+    _, made, report = run(tmp_path, PERSONS, {"a.csv": text})
+    assert [one["gender"] for one in made["Patient"]] == ["female"]
+    assert report == []
+
+
+def workbook(path: Path, change: Any = lambda sheet: sheet) -> None:
+    """A workbook of two patients, the text of its sheet changed."""
+    book = openpyxl.Workbook()
+    assert book.active is not None
+    for row in (["", ""], ["cartella", "sesso", "note"], [1, "F", "x"], ["2", "F", "y"]):
+        book.active.append(row)
+    book.save(path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    parts[sheet] = change(parts[sheet].decode()).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("size", ['<dimension ref="A1"/>', '<dimension ref="A1:C3"/>', '<dimension ref="A1:Z9"/>', ""])
+@pytest.mark.parametrize("name", ["a.xlsx", "a.XLSM"])
+def test_a_workbook_that_is_wrong_about_its_size_loses_no_row(tmp_path: Path, size: str, name: str) -> None:
+    workbook(tmp_path / name, lambda sheet: re.sub(r'<dimension ref="[^"]*" ?/>', size, sheet))
+    _, made, report = run(tmp_path, PERSONS, {})
+    assert (len(made["Patient"]), report) == (2, [])
+
+
+def test_a_damaged_workbook_says_nothing_of_its_cells(tmp_path: Path) -> None:
+    workbook(tmp_path / "a.xlsx", lambda sheet: sheet.replace("<v>1</v>", "<v>ROSSI</v>"))
+    with pytest.raises(PalmaresError, match="E-TAB-02") as caught:
+        run(tmp_path, PERSONS, {})
+    assert "ROSSI" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cell", [7, 7.0, "7", Decimal("7"), Decimal("7.00"), " 7 "])
+def test_a_record_number_is_one_whatever_type_it_has(cell: Any) -> None:
+    assert _cell(cell) == "7"
+
+
+@pytest.mark.parametrize(("cell", "text"), [(7.5, "7.5"), (Decimal("7.50"), "7.50"), (float("nan"), "nan")])
+def test_a_fraction_is_no_whole_number(cell: Any, text: str) -> None:
+    assert _cell(cell) == text
