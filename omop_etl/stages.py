@@ -227,14 +227,12 @@ def _noted(home: Path, name: str, subject: str, work: Callable[[], object]) -> d
     except PalmaresError as error:
         note("failed", seconds=round(time.monotonic() - started, 2), error=str(error))
         raise
-    except (MemoryError, KeyboardInterrupt, SystemExit) as error:
-        note("failed", seconds=round(time.monotonic() - started, 2), error=type(error).__name__)
-        raise
-    except Exception as error:
+    except BaseException as error:
         # the text of a foreign error may hold a value, and whoever runs the stage logs it: only its kind and place are kept
-        told = unexpected(error, subject)
-        note("failed", seconds=round(time.monotonic() - started, 2), error=str(told))
-        if os.environ.get("PALMARES_TRACEBACK"):
+        foreign = isinstance(error, Exception) and not isinstance(error, MemoryError)
+        told = unexpected(error, subject) if foreign else None
+        note("failed", seconds=round(time.monotonic() - started, 2), error=str(told or type(error).__name__))
+        if told is None or os.environ.get("PALMARES_TRACEBACK"):
             raise
         raise told from None
     note("done", seconds=round(time.monotonic() - started, 2))
