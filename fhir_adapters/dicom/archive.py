@@ -127,6 +127,7 @@ class Archived:
     id: str
     print: str
     instances: int | None
+    dated: bool = True
 
 
 class ArchiveReader:
@@ -232,9 +233,12 @@ class ArchiveReader:
                 uid = _text(header, _STUDY)
                 if not is_plain(uid):
                     no_uid += 1
-                elif patient is None or _text(header, _PATIENT) == patient:
+                    uid = ""
+                elif patient is not None and _text(header, _PATIENT) != patient:
+                    uid = ""
+                else:
                     headers[uid] = header
-                    told.append(_told(uid, header))
+                told.append(_told(uid, header))  # what is not taken counts too: an archive counts it as an answer
             return told, more
 
         studies: dict[str, Told] = {}
@@ -271,7 +275,8 @@ class ArchiveReader:
         said += sorted(_text(header, _MODALITIES).split("\\"))
         # without a count, a file more in the archive would not be seen
         mark = self._key.pseudonym("archived-study", "\0".join(said)) if count.isdecimal() else ""
-        return Archived(uid, self._key.uid(uid), mark, int(count) if count.isdecimal() else None)
+        dated = iso_date(_text(header, _DATE)) is not None
+        return Archived(uid, self._key.uid(uid), mark, int(count) if count.isdecimal() else None, dated)
 
     # -- what is in them -------------------------------------------------------------------------------------------------
 
@@ -327,7 +332,7 @@ class ArchiveReader:
                 items.append(one.uid if isinstance(one, Instance) else f"{study.id}:{number}")
             if not found:
                 raise StudyLost("X-PACS-GONE")
-            if study.instances is not None and len(found) < study.instances and not _counted(found):
+            if study.instances is not None and _counted(found) < study.instances:
                 raise StudyLost("Q-PACS-INCOMPLETE")
         except StudyLost as lost:
             return StudyRead(study.id, "", [study.id], [lost.reason], Counter())
@@ -367,13 +372,16 @@ class ArchiveReader:
         # a study that was lost this time stands as it stood, and is asked for again
         lost = {one.study for one in order if one.found == ["Q-PACS-INCOMPLETE"] or one.found == ["Q-PACS-REFUSED"]}
         kept = [row._replace(print="") if row.study in lost else row for row in before]
+        # an archive that cuts its answers off names only some of the studies without a date
+        named, undated = set(studies), {one.id for one in studies.values() if not one.dated}
+        unnamed = {row.study for row in before if not row.dated} - named if listing.limited else set()
 
         def settle(good: Sequence[Instance]) -> known.Settled:
             return known.settle(
                 kept,
-                known.told_by(good, prints),
+                known.told_by(good, prints, undated),
                 read_anew=set(done) - lost,
-                named=set(studies),
+                named=named | unnamed,
                 most=self._settings["most_deleted"],
             )
 
@@ -384,7 +392,7 @@ class ArchiveReader:
             zone=self._zone,
             instances=self._settings["instances"],
             # what was lost this time stands as it was landed before: landing must not begin anew
-            increment=Increment(len(done) == len(studies) and not lost, {"of": identity}, settle),
+            increment=Increment(len(done) == len(studies) and not lost and not unnamed, {"of": identity}, settle),
             more={
                 "studies": {
                     "named": len(listing.studies),
@@ -400,9 +408,17 @@ class ArchiveReader:
         return extraction
 
 
-def _counted(found: Sequence[Instance | str]) -> bool:
-    """Whether the archive told the numbers of instances beside those that it listed."""
-    return any(isinstance(one, Instance) and any(name == COUNTED for name, _ in one.values) for one in found)
+def _counted(found: Sequence[Instance | str]) -> int:
+    """How many instances a study has: those that the archive listed, or more of a series of which it tells more."""
+    listed: Counter[str] = Counter(one.series if isinstance(one, Instance) else "" for one in found)
+    told = {
+        one.series: count
+        for one in found
+        if isinstance(one, Instance)
+        for name, (count, *_) in one.values
+        if name == COUNTED and isinstance(count, int)
+    }
+    return sum(max(count, told.get(series, 0)) for series, count in listed.items())
 
 
 COUNTED = "series.numberOfInstances"  # in the values of an instance: how many its series has, as the archive says

@@ -3,9 +3,10 @@
 resource_type, resource_id    as written; a sample that two studies show stands there twice
 study                         the study's id
 print                         what the archive said of the study, hashed; empty where it says too little to see a change
+dated                         whether the study has a date: without one it is in no window that an archive is asked for
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from fhir_adapters.dicom.values import Instance
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.memory import KNOWN
 
-_COLUMNS = ("resource_type", "resource_id", "study", "print")
+_COLUMNS = ("resource_type", "resource_id", "study", "print", "dated")
 FEW = 20  # so many studies may be gone whatever the share: a small archive has large shares
 
 
@@ -28,6 +29,7 @@ class Row(NamedTuple):
     resource_id: str
     study: str
     print: str
+    dated: bool = True
 
 
 def read(path: Path | None) -> list[Row]:
@@ -35,22 +37,28 @@ def read(path: Path | None) -> list[Row]:
     if path is None:
         return []
     try:
-        table = pq.read_table(path, columns=list(_COLUMNS))
+        table = pq.read_table(path)
+        if "dated" not in table.column_names:  # of an earlier version
+            table = table.append_column("dated", pa.array([False] * len(table)))
+        table = table.select(_COLUMNS)
     except (OSError, pa.ArrowInvalid, pa.ArrowKeyError):
         return []
     return [Row(*values) for values in zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True)]
 
 
-def told_by(instances: Iterable[Instance], prints: Mapping[str, str]) -> set[Row]:
-    """What the instances of studies gave. `prints`: study → what the archive said of it."""
+def told_by(
+    instances: Iterable[Instance], prints: Mapping[str, str], undated: Collection[str] = frozenset()
+) -> set[Row]:
+    """What the instances of studies gave. `prints`: study → what the archive said of it; `undated`: studies without a date."""
     found: set[Row] = set()
     for one in instances:
         mark = prints.get(one.study, "")
-        found.add(Row("ImagingStudy", one.study, one.study, mark))
-        found |= {Row("Observation", measure.id, one.study, mark) for measure in one.measures}
+        about = one.study, mark, one.study not in undated
+        found.add(Row("ImagingStudy", one.study, *about))
+        found |= {Row("Observation", measure.id, *about) for measure in one.measures}
         for name, value in one.values:
             if name == "specimen-uid":
-                found.add(Row("Specimen", str(value[0]), one.study, mark))
+                found.add(Row("Specimen", str(value[0]), *about))
     return found
 
 
@@ -82,7 +90,8 @@ def settle(
 def write(settled: Settled, folder: Path) -> None:
     """Write `known.parquet`, and the deletes as Bundles of history, into an extraction folder."""
     columns = list(zip(*settled.stands, strict=True)) or [()] * len(_COLUMNS)
-    arrays = [pa.array(column, pa.string()) for column in columns]
+    types = [*[pa.string()] * 4, pa.bool_()]
+    arrays = [pa.array(column, type_) for column, type_ in zip(columns, types, strict=True)]
     pq.write_table(pa.Table.from_arrays(arrays, names=list(_COLUMNS)), folder / KNOWN, compression="zstd")
     if settled.deleted:
         with (folder / "fhir" / "deleted.ndjson").open("wb") as lines:

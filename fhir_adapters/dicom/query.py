@@ -145,7 +145,8 @@ class _Archive:
         asked = dict.fromkeys(keywords, "") | {"StudyDate": window.dates, "StudyTime": window.times}
         answers, more = self._ask(_question("STUDY", **asked | {"PatientID": patient or ""}))
         wanted = archive.wanted_of(keywords)
-        return [header for one in answers if isinstance(header := header_of(one, wanted), dict)], more
+        headers = [header_of(one, wanted) for one in answers]
+        return [one if isinstance(one, dict) else {} for one in headers], more  # a damaged answer is one without a UID
 
     def fetch(self, study: str) -> Callable[[Wanted], Iterator[Answer]]:
         try:
@@ -168,9 +169,9 @@ class _Archive:
         for uid, one in series.items():
             if not is_plain(uid):
                 raise StudyLost("Q-PACS-REFUSED")
-            images[uid], _ = self._ask(_question("IMAGE", StudyInstanceUID=study, SeriesInstanceUID=uid))
+            images[uid], cut = self._ask(_question("IMAGE", StudyInstanceUID=study, SeriesInstanceUID=uid))
             count = str(one.get("NumberOfSeriesRelatedInstances", ""))
-            if not images[uid] and count != "0":
+            if (not images[uid] and count != "0") or (cut and not count.isdecimal()):
                 raise StudyLost("Q-PACS-INCOMPLETE")
         return partial(_answers, of_study[0], series, images)
 

@@ -47,7 +47,7 @@ class Window(NamedTuple):
 
 
 class Told(NamedTuple):
-    """A study as the archive tells it."""
+    """A study as the archive tells it; without a UID it is none, and still one of the answers that an archive counts."""
 
     uid: str
     day: date | None
@@ -55,7 +55,7 @@ class Told(NamedTuple):
 
 
 class Unsplittable(Exception):
-    """The archive says that it holds more, and there is no narrower question."""
+    """The archive holds more than it gives, and there is no narrower question."""
 
 
 class Listing(NamedTuple):
@@ -71,7 +71,8 @@ def all_studies(
 ) -> Listing:
     """Every study from `since` on. `ask` gives the answers to a window, and whether the archive says that it holds more.
 
-    `limit`: the most answers that the archive gives, 0 when that is not known. Raises Unsplittable.
+    `limit`: the most answers that the archive gives, 0 when that is not known. Raises Unsplittable when an answer is cut off, as
+    the archive or the limit says, and there is no narrower question.
     """
     found: dict[str, Told] = {}
     most = 0  # the longest answer so far: any that is shorter is whole
@@ -81,7 +82,7 @@ def all_studies(
         window = waiting.pop()
         answers, more = ask(window)
         listed = list(answers)
-        told = {one.uid: one for one in listed}
+        told = {one.uid: one for one in listed if one.uid}
         questions += 1
         if questions == 1:
             first_answer = len(told)
@@ -94,7 +95,7 @@ def all_studies(
             heeded = len(inside) == sum(one.day is not None for one in told.values())
             # an archive that answers beside the question cannot be asked a narrower one
             narrower = _split(window, inside) if heeded else []
-            if not narrower and more:
+            if not narrower and (more or limit):
                 raise Unsplittable
             waiting += narrower
     return Listing(found, questions, len(found) > first_answer)

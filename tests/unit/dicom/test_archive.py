@@ -1,6 +1,7 @@
 """An archive that answers badly: every study has an outcome, what was known stands, nothing of an answer is believed unseen."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,7 +84,7 @@ class Scripted:
 
     def answer(self, parts: list[str]) -> tuple[int, Any]:
         if len(parts) == 1:
-            return 200, self.listed
+            return 200, self.listed(parts, self.asked[-1]) if callable(self.listed) else self.listed
         number = parts[1].removeprefix("1.2.")
         status, body = self.given.get(number, (200, [instance(int(number))]))
         if parts[-1] == "series":
@@ -171,6 +172,29 @@ def test_too_many_gone_at_once_is_an_error(archive, tmp_path) -> None:
     assert allowed.more["deleted"] == 25
     bundle = json.loads((tmp_path / "3" / "fhir" / "deleted.ndjson").read_text())
     assert len(bundle["entry"]) == 25 and bundle["entry"][0]["request"]["method"] == "DELETE"
+
+
+def test_a_study_without_a_date_is_not_gone_because_the_archive_gives_fewer(archive, tmp_path) -> None:
+    """An archive that has grown beyond what it gives names only some of the studies that no window of dates holds."""
+    undated, dated = study(1, **{"00080020": {"vr": "DA"}}), [study(number) for number in range(2, 8)]
+    server = archive([undated, *dated])
+    server.extract(tmp_path / "1")
+
+    def limited(parts: list[str], query: str) -> list[dict[str, Any]]:
+        day = re.search(r"StudyDate=([0-9]*)(-?)([0-9]*)", query)
+        grown = [study(number, **{"00080020": element("DA", f"2021{number:04}")}) for number in range(301, 331)]
+        if day is None:
+            return grown[:20]
+        low, high = day[1] or "0", day[3] or ("9" if day[2] else day[1])
+        return [one for one in grown if low <= one["00080020"]["Value"][0] <= high][:20]
+
+    server.listed = limited
+    again = server.extract(tmp_path / "2", tmp_path / "1", most_deleted=1.0)
+    assert again.more["studies"]["undated_may_be_missing"] is True
+    assert (again.more["deleted"], again.full) == (6, False)  # those with a date are gone
+    assert KEY.uid("1.2.1") not in (tmp_path / "2" / "fhir" / "deleted.ndjson").read_text()
+    stands = {row.study: row.dated for row in read(tmp_path / "2" / "known.parquet")}
+    assert stands[KEY.uid("1.2.1")] is False and len(stands) == 31
 
 
 def test_other_settings_make_all_of_it_new(archive, tmp_path) -> None:

@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 
 from fhir_adapters.base import Extraction, open_source
+from fhir_adapters.dicom.headers import header_of
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.pseudonyms import SiteKey
 
@@ -182,6 +183,43 @@ def test_series_and_images_that_do_not_come(archive, tmp_path) -> None:
     assert extraction.skipped == {"Q-PACS-INCOMPLETE": 2}
     study = json.loads((tmp_path / "out" / "fhir" / "ImagingStudy.ndjson").read_text())
     assert study["series"][0]["numberOfInstances"] == study["numberOfInstances"] == 7  # as the archive counts
+
+
+def test_series_that_an_archive_cuts_off_and_does_not_say_so(archive, tmp_path) -> None:
+    """The study counts 9 instances, the series that came count 7."""
+
+    def answers(question: Dataset) -> Iterator[tuple[int, Dataset | None]]:
+        level = question.QueryRetrieveLevel
+        study = {"NumberOfStudyRelatedInstances": "9"}
+        yield 0xFF00, told(level, **{"STUDY": study, "SERIES": {"NumberOfSeriesRelatedInstances": "7"}}.get(level, {}))
+
+    assert archive(answers).extract(tmp_path / "out").skipped == {"Q-PACS-INCOMPLETE": 1}
+
+
+def test_images_that_an_archive_cuts_off(archive, tmp_path) -> None:
+    def answers(question: Dataset) -> Iterator[tuple[int, Dataset | None]]:
+        yield 0xFF00, told(question.QueryRetrieveLevel)
+        if question.QueryRetrieveLevel == "IMAGE":
+            yield 0xA700, None
+
+    assert archive(answers).extract(tmp_path / "out").skipped == {"Q-PACS-INCOMPLETE": 1}
+
+
+def test_an_answer_that_cannot_be_read_has_an_outcome(archive, tmp_path, monkeypatch) -> None:
+    def answers(question: Dataset) -> Iterator[tuple[int, Dataset | None]]:
+        number = str(question.StudyInstanceUID).removeprefix("1.2.")
+        for one in [int(number)] if number else (1, 2):
+            yield 0xFF00, told(question.QueryRetrieveLevel, one)
+
+    def damaged(one: Dataset, wanted: Any) -> Any:
+        return (
+            "Q-DICOM-DAMAGED" if one.QueryRetrieveLevel == "STUDY" and "1.2.2" in str(one) else header_of(one, wanted)
+        )
+
+    monkeypatch.setattr("fhir_adapters.dicom.query.header_of", damaged)
+    extraction = archive(answers).extract(tmp_path / "out")
+    assert extraction.skipped == {"Q-DICOM-NO-UID": 1}
+    assert extraction.resources == {"ImagingStudy": 1}
 
 
 @pytest.mark.parametrize("title", ["", "A" * 17, "A\\B", "Ä", "A\n"])

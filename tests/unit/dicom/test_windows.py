@@ -75,6 +75,28 @@ def test_more_in_one_second_than_the_archive_gives() -> None:
         all_studies(Archive(held, 20, says=True).ask)
 
 
+def test_more_in_one_second_than_the_limit_that_the_settings_name() -> None:
+    held = studies([(date(2020, 1, 1), "101010")] * 50)
+    with pytest.raises(Unsplittable):
+        all_studies(Archive(held, 20).ask, limit=20)
+
+
+@pytest.mark.parametrize("limit", [0, 20])
+def test_an_answer_that_is_none_counts_for_the_limit(limit: int) -> None:
+    """An answer of which a part is of no use is as long as the archive gave it."""
+    held = studies((date(2020, 1, 1) + timedelta(number), "") for number in range(200))
+    archive = Archive(held, 20)
+
+    def ask(window: Window) -> tuple[list[Told], bool]:
+        answers, more = archive.ask(window)
+        return [one if place % 5 else Told("", one.day, one.time) for place, one in enumerate(answers)], more
+
+    found = all_studies(ask, limit=limit).studies
+    assert "" not in found
+    # each study comes at some place that is not the first of five, or it is alone in its window
+    assert len(found) > 150
+
+
 def test_an_archive_that_heeds_no_date_ends_the_questions() -> None:
     held = studies((date(2020, 1, 1) + timedelta(number), "101010") for number in range(50))
     asked = []
