@@ -4,8 +4,9 @@
 -- ## read
 SELECT
     CASE
-        WHEN verification_status = 'entered-in-error' THEN 'X-ERROR'
-        WHEN verification_status = 'refuted' THEN 'X-REFUTED'
+        -- whichever of its codings says so: the hospital's own code may stand before FHIR's
+        WHEN list_contains(verification_statuses, 'entered-in-error') THEN 'X-ERROR'
+        WHEN list_contains(verification_statuses, 'refuted') THEN 'X-REFUTED'
         WHEN modified THEN 'Q-MODIFIER'
         WHEN start_datetime IS NULL THEN no_date(start_text)
         WHEN len(code_codings) = 0 AND NOT code_has_text THEN 'X-NO-CODE'
@@ -15,13 +16,20 @@ SELECT
     coalesce(provider_key(asserter), provider_key(recorder)) AS provider_key,
     code_codings,
     start_datetime,
-    is_partial(start_text) AS start_imputed,
+    is_partial(start_text) OR only_known_to_end AS start_imputed,
     type_concept('AllergyIntolerance', 'default', '') AS type_concept_id,
     reported_by(asserter, subject) AS reported,
-    left(clinical_status, 50) AS qualifier_source_value
+    left(clinical_statuses[1], 50) AS qualifier_source_value
 FROM (
     SELECT *, starts_at(start_text) AS start_datetime
-    FROM (SELECT *, coalesce(recorded, onset_datetime) AS start_text FROM flat)
+    FROM (
+        -- of a period without a start the end, and the last reaction, are days on which it was so
+        SELECT
+            *,
+            coalesce(recorded, onset_datetime, onset_start, onset_end, last_occurrence) AS start_text,
+            coalesce(recorded, onset_datetime, onset_start) IS NULL AS only_known_to_end
+        FROM flat
+    )
 )
 
 -- ## event

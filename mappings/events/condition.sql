@@ -3,8 +3,9 @@
 -- ## read
 SELECT
     CASE
-        WHEN verification_status = 'entered-in-error' THEN 'X-ERROR'
-        WHEN verification_status = 'refuted' THEN 'X-REFUTED'
+        -- whichever of its codings says so: the hospital's own code may stand before FHIR's
+        WHEN list_contains(verification_statuses, 'entered-in-error') THEN 'X-ERROR'
+        WHEN list_contains(verification_statuses, 'refuted') THEN 'X-REFUTED'
         WHEN modified THEN 'Q-MODIFIER'
         WHEN start_datetime IS NULL THEN no_date(start_text)
         WHEN len(code_codings) = 0 AND NOT code_has_text THEN 'X-NO-CODE'
@@ -21,9 +22,9 @@ SELECT
     first_category_type('Condition', categories) AS type_concept_id,
     reported_by(asserter, subject) AS reported,
     -- how sure it is says more than whether it lasts
-    coalesce(condition_status('verificationStatus', verification_status), condition_status('clinicalStatus', clinical_status), 0)
+    coalesce(first_status('verificationStatus', verification_statuses), first_status('clinicalStatus', clinical_statuses), 0)
         AS status_concept_id,
-    left(clinical_status, 50) AS status_source_value,
+    left(clinical_statuses[1], 50) AS status_source_value,
     abatement_string,
     -- a metastasis whose concept is a modifier of the tumour points to the primary
     coalesce(reference_key(related, 'Condition'), reference_key(related_mcode, 'Condition')) AS focus_key,

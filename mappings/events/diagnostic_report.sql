@@ -19,11 +19,7 @@ SELECT
     CASE WHEN list_contains(list_transform(code_codings, lambda c: c.display), code_text) THEN left(code_text, 250) END AS note_title,
     start_datetime,
     is_partial(start_text) OR effective_start IS NULL AND effective_end IS NOT NULL AS start_imputed,
-    coalesce(
-        type_concept('DiagnosticReport', 'category', categories[1]),
-        CASE WHEN len(categories) > 1 THEN coalesce(
-            type_concept('DiagnosticReport', 'category', categories[2]), type_concept('DiagnosticReport', 'category', categories[3])) END
-    ) AS type_concept_id,
+    known_category_type('DiagnosticReport', categories) AS type_concept_id,
     nullif(conclusions, []) AS conclusions
 FROM (
     SELECT *, starts_at(start_text) AS start_datetime

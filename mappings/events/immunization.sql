@@ -18,7 +18,7 @@ SELECT
     is_partial(occurrence) AS start_imputed,
     type_concept('Immunization', 'default', '') AS type_concept_id,
     -- who vaccinated did not write this record, and the one who told it was the patient
-    NOT coalesce(primary_source, true) AND report_origin = 'recall' AS reported,
+    NOT coalesce(primary_source, true) AND recalled AS reported,
     -- a dose that does not count as one: the exposure was one all the same, and is counted among the losses
     coalesce(subpotent, false) AS subpotent,
     lot_number,

@@ -25,7 +25,7 @@ SELECT
     effective_end IS NULL AND effective_datetime IS NULL AND status IN ('in-progress', 'on-hold') AS still_given,
     starts_at(last_updated_text) AS last_known,
     type_concept('MedicationAdministration', 'default', '') AS type_concept_id,
-    reported_by(performers[1], subject) AS reported,
+    reported_by_one(performers, subject) AS reported,
     left(stop_reason, 20) AS stop_reason,
     dose_value AS quantity,
     left(coalesce(dose_code, dose_unit), 50) AS dose_unit_source_value

@@ -23,7 +23,7 @@ SELECT
     type_concept('MedicationDispense', 'default', '') AS type_concept_id,
     false AS reported,
     quantity_value AS quantity,
-    days_of(days, 'd') AS days_supply,
+    days_of(days, days_unit) AS days_supply,
     sig(dose_value, coalesce(dose_code, dose_unit), frequency, period, period_unit) AS sig,
     left(coalesce(dose_code, dose_unit), 50) AS dose_unit_source_value
 FROM (

@@ -23,7 +23,7 @@ SELECT
     start_datetime,
     is_partial(start_text) OR open_start AS start_imputed,
     first_category_type('Observation', categories) AS type_concept_id,
-    reported_by(performers[1], subject) AS reported,
+    reported_by_one(performers, subject) AS reported,
     -- an unmapped code stays where its kind of observation is at home
     CASE WHEN has_number OR list_has_any(categories, ['laboratory', 'vital-signs']) THEN 'measurement' ELSE 'observation' END
         AS home_table,
@@ -58,13 +58,14 @@ FROM (
             starts_at(start_text) AS start_datetime,
             value_number IS NOT NULL OR value_integer IS NOT NULL AS has_number,
             len(code_codings) AS codes,
+            absent_code(data_absent_codes) AS data_absent_code,
             len(components) AS parts,
             coalesce(value_unit_code, value_unit, value_range_unit) AS unit_code
         FROM (
             -- of a period without a start the end is a day on which it was so; the day of issue only where there is no other
             SELECT
                 *,
-                coalesce(effective_datetime, effective_start, effective_instant, effective_end, issued) AS start_text,
+                coalesce(effective_datetime, effective_start, effective_instant, effective_event, effective_end, issued) AS start_text,
                 effective_end IS NOT NULL AND effective_start IS NULL AS open_start
             FROM flat
         )
@@ -97,7 +98,7 @@ SELECT
         c.valuePeriod.start, c.valuePeriod.end) AS value_shown,
     boolean_concept(try_cast(c.valueBoolean AS BOOLEAN)) AS value_boolean_concept_id,
     c.dataAbsentReason IS NOT NULL AS data_absent,
-    c.dataAbsentReason.coding[1].code AS data_absent_code,
+    absent_code(list_transform(c.dataAbsentReason.coding, lambda d: d.code)) AS data_absent_code,
     c.valueCodeableConcept.text IS NOT NULL AS value_has_text,
     c.interpretation[1].coding[1].code AS interpretation,
     try_cast(c.referenceRange[1].low.value AS DOUBLE) AS range_low,

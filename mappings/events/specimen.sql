@@ -13,7 +13,7 @@ SELECT
     code_codings,
     site_codings,
     start_datetime,
-    is_partial(start_text) AS start_imputed,
+    is_partial(start_text) OR open_start AS start_imputed,
     type_concept('Specimen', 'default', '') AS type_concept_id,
     quantity_value AS quantity,
     coalesce(quantity_system, CASE WHEN coalesce(quantity_code, quantity_unit) IS NOT NULL THEN 'http://unitsofmeasure.org' END)
@@ -22,7 +22,14 @@ SELECT
     coalesce(quantity_unit, quantity_code) AS unit_text
 FROM (
     SELECT *, starts_at(start_text) AS start_datetime
-    FROM (SELECT *, coalesce(collected_datetime, collected_start, received) AS start_text FROM flat)
+    FROM (
+        -- of a period without a start the end is a day on which it was taken
+        SELECT
+            *,
+            coalesce(collected_datetime, collected_start, collected_end, received) AS start_text,
+            collected_end IS NOT NULL AND collected_start IS NULL AS open_start
+        FROM flat
+    )
 )
 
 -- ## event

@@ -28,14 +28,15 @@ CREATE OR REPLACE MACRO provider_key(reference) AS
 
 -- the first of several that is a member of staff
 CREATE OR REPLACE MACRO first_provider_key(refs) AS coalesce(
-    provider_key(refs[1]), CASE WHEN len(refs) > 1 THEN coalesce(provider_key(refs[2]), provider_key(refs[3])) END);
+    provider_key(refs[1]),
+    CASE WHEN len(refs) > 1 THEN list_filter(list_transform(refs, lambda r: provider_key(r)), lambda k: k IS NOT NULL)[1] END);
 
 -- the first of several that is a record which another can be about
 CREATE OR REPLACE MACRO record_key(reference) AS coalesce(
     reference_key(reference, 'Condition'), reference_key(reference, 'Observation'), reference_key(reference, 'Procedure'),
     reference_key(reference, 'MedicationAdministration'), reference_key(reference, 'MedicationStatement'));
-CREATE OR REPLACE MACRO first_focus_key(refs) AS CASE WHEN len(refs) > 0 THEN coalesce(
-    record_key(refs[1]), record_key(refs[2]), record_key(refs[3])) END;
+CREATE OR REPLACE MACRO first_focus_key(refs) AS CASE WHEN len(refs) > 0 THEN
+    list_filter(list_transform(refs, lambda r: record_key(r)), lambda k: k IS NOT NULL)[1] END;
 
 -- the contained resource that a reference within the resource names
 CREATE OR REPLACE MACRO contained_of(resources, reference) AS list_filter(resources, lambda r: reference = '#' || r.id)[1];
@@ -43,6 +44,9 @@ CREATE OR REPLACE MACRO contained_of(resources, reference) AS list_filter(resour
 -- the patient himself, or a relative, said so
 CREATE OR REPLACE MACRO reported_by(reference, subject) AS coalesce(
     reference = subject OR contains(reference, 'Patient/') OR contains(reference, 'RelatedPerson/'), false);
+-- of several the first; where it is an organization or a device, they together with it when nobody of the staff is named
+CREATE OR REPLACE MACRO reported_by_one(refs, subject) AS reported_by(refs[1], subject) OR CASE
+    WHEN len(refs) > 1 THEN first_provider_key(refs) IS NULL AND len(list_filter(refs, lambda r: reported_by(r, subject))) > 0 ELSE false END;
 
 -- dates, local to the site
 CREATE OR REPLACE MACRO starts_at(text) AS fhir_datetime(text, {zone});
@@ -57,10 +61,19 @@ CREATE OR REPLACE MACRO origin(reported, imputed, type_concept_id) AS CASE
     WHEN imputed THEN type_concept('*', 'imputed', '')
     ELSE type_concept_id
 END;
-CREATE OR REPLACE MACRO first_category_type(resource, codes) AS coalesce(
+CREATE OR REPLACE MACRO known_category_type(resource, codes) AS coalesce(
     type_concept(resource, 'category', codes[1]),
-    CASE WHEN len(codes) > 1 THEN coalesce(type_concept(resource, 'category', codes[2]), type_concept(resource, 'category', codes[3])) END,
-    type_concept(resource, 'default', ''));
+    CASE WHEN len(codes) > 1
+        THEN list_filter(list_transform(codes, lambda c: type_concept(resource, 'category', c)), lambda t: t IS NOT NULL)[1] END);
+CREATE OR REPLACE MACRO first_category_type(resource, codes) AS
+    coalesce(known_category_type(resource, codes), type_concept(resource, 'default', ''));
+-- of several codings of one status the first that the table knows: the hospital's own may stand beside FHIR's
+CREATE OR REPLACE MACRO first_status(element, codes) AS coalesce(
+    condition_status(element, codes[1]),
+    CASE WHEN len(codes) > 1
+        THEN list_filter(list_transform(codes, lambda c: condition_status(element, c)), lambda s: s IS NOT NULL)[1] END);
+CREATE OR REPLACE MACRO absent_code(codes) AS CASE
+    WHEN len(codes) > 1 THEN coalesce(list_filter(codes, lambda c: absent_row(c) IS NOT NULL)[1], codes[1]) ELSE codes[1] END;
 CREATE OR REPLACE MACRO absent_without_row(code) AS coalesce(absent_row(code), 'yes') = 'no';
 
 -- left or right of a body site (mCODE's laterality)
@@ -82,8 +95,13 @@ CREATE OR REPLACE MACRO value_text(truth, moment, clock, low, high, numerator, d
     CASE WHEN numerator IS NOT NULL THEN concat_ws(':', number_text(numerator), number_text(denominator)) END,
     CASE WHEN begun IS NOT NULL OR ended IS NOT NULL THEN concat_ws(' / ', begun, ended) END);
 -- a supply of more than a hundred years is a slip, and would end on no date
-CREATE OR REPLACE MACRO days_of(value, unit) AS list_filter([round(value * CASE coalesce(unit, 'd')
-    WHEN 'd' THEN 1 WHEN 'wk' THEN 7 WHEN 'mo' THEN 30 WHEN 'a' THEN 365 WHEN 'h' THEN 1.0 / 24 END)], lambda d: abs(d) <= 36525)[1]::INTEGER;
+-- (the unit is UCUM's, else a word for it; another unit, such as boxes, tells no days)
+CREATE OR REPLACE MACRO days_of(value, unit) AS list_filter([round(value * CASE
+    WHEN unit IS NULL OR lower(unit) IN ('d', 'day', 'days', 'giorno', 'giorni') THEN 1
+    WHEN lower(unit) IN ('wk', 'week', 'weeks', 'settimana', 'settimane') THEN 7
+    WHEN lower(unit) IN ('mo', 'month', 'months', 'mese', 'mesi') THEN 30
+    WHEN lower(unit) IN ('a', 'year', 'years', 'anno', 'anni') THEN 365
+    WHEN lower(unit) IN ('h', 'hour', 'hours', 'ora', 'ore') THEN 1.0 / 24 END)], lambda d: abs(d) <= 36525)[1]::INTEGER;
 CREATE OR REPLACE MACRO sig(dose, unit, frequency, period, period_unit) AS nullif(concat_ws('; ',
     CASE WHEN dose IS NOT NULL THEN concat_ws(' ', number_text(dose), left(unit, 20)) END,
     CASE WHEN frequency IS NOT NULL AND period IS NOT NULL

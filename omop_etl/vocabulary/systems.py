@@ -3,10 +3,12 @@
 A code is looked up as it stands first. The table names a *form* for systems that are often written otherwise than OMOP
 writes them; the code in that form is the second try:
 
-    upper       upper case: LOINC, ATC, HCPCS … (SNOMED and RxNorm are digits; in UCUM the case matters, so it has no
-    form) icd         upper case, a dot after the third character (the fourth in ICD-9-CM's E codes): c509 -> C50.9
-    icd9proc    a dot after the second character: 8541 -> 85.41 ndc         eleven digits: 0071-0155-23 -> 00071015523
-    two_digits  8 -> 08 (CVX) aic         nine digits without the leading letter: A012745 093 -> 012745093
+    upper       upper case: LOINC, ATC, HCPCS … (SNOMED and RxNorm are digits; in UCUM the case matters: no form)
+    icd         upper case, a dot after the third character (the fourth in ICD-9-CM's E codes): c509 -> C50.9
+    icd9proc    a dot after the second character: 8541 -> 85.41
+    ndc         eleven digits: 0071-0155-23 -> 00071015523
+    two_digits  8 -> 08 (CVX)
+    aic         nine digits without the leading letter: A012745 093 -> 012745093
 """
 
 import re
@@ -58,8 +60,8 @@ FORMS: dict[str, Callable[[str], str]] = {
 
 
 def system_key(system: str) -> str:
-    """A system's address as it is compared: case, a final slash, https and a bare OID make no difference."""
-    key = system.strip().rstrip("/").lower()
+    """A system's address as it is compared: case, a final slash, https, a bare OID and `|version` make no difference."""
+    key = system.strip().partition("|")[0].rstrip("/").lower()
     key = re.sub(r"^https://", "http://", key)
     if re.fullmatch(r"[0-9]+(\.[0-9]+){3,}", key):
         key = f"urn:oid:{key}"

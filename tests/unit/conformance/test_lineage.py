@@ -273,7 +273,7 @@ def test_reading_an_element_is_not_yet_using_it(edit: Edit) -> None:
 
 def test_a_reason_is_wrong_once_the_element_is_used(edit: Edit) -> None:
     edit("views/condition.json", '{"name": "onset_datetime"', AGE)
-    edit("events/condition.sql", "left(clinical_status, 50)", "left(coalesce(clinical_status, age), 50)")
+    edit("events/condition.sql", "left(clinical_statuses[1], 50)", "left(coalesce(clinical_statuses[1], age), 50)")
     assert problems(flow()) == ["conformance/left_out.toml: [Condition] onsetAge: the mapping uses it"]
     assert feeds(flow(), "condition_occurrence", "condition_status_source_value", "Condition") == {
         "clinicalStatus",

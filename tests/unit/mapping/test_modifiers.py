@@ -50,6 +50,10 @@ PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "MedicationStatement.dosage": ("MedicationStatement", {"dosage": [DOSE | MODIFIED]}),
     "MedicationStatement.dosage.timing": ("MedicationStatement", {"dosage": [TIMED]}),
     "MedicationStatement.contained": ("MedicationStatement", REFERRED | {"contained": [MEDICATION | MODIFIED]}),
+    "Observation.effectiveTiming": (
+        "Observation",
+        {"effectiveDateTime": None, "effectiveTiming": {"event": ["2020-03-05"]} | MODIFIED},
+    ),
     "Observation.referenceRange": ("Observation", {"referenceRange": [{"low": {"value": 1}}, MODIFIED]}),
     "Patient.link": (
         "Patient",

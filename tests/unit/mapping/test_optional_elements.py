@@ -35,6 +35,7 @@ FULL: dict[str, dict[str, Any]] = {
         "verificationStatus": concept(("x", "confirmed")),
         "encounter": VISIT,
         "onsetDateTime": "2020-01-01",
+        "lastOccurrence": "2020-02-01",
         "asserter": STAFF,
         "recorder": STAFF,
     },
