@@ -146,6 +146,7 @@ class Definitions:
     validation: tuple[str, ...]
     central: dict[str, float]
     never_asked: tuple[str, ...]
+    said_by: dict[str, str]
     most_queries: int
     study: str
     words: dict[str, str]
@@ -483,6 +484,7 @@ def definitions(
             validation=tuple(document["validation"]),
             central=dict(thresholds["central"]),
             never_asked=tuple(thresholds["queries"]["never"]),
+            said_by=dict(thresholds["queries"]["said_by"]),
             most_queries=int(thresholds["queries"]["most"]),
             study=str(document["study"]),
             words=words,
@@ -512,13 +514,12 @@ def explain(code: str, language: str = LANGUAGES[0]) -> dict[str, str] | None:
 
 
 def family_title(code: str, language: str = LANGUAGES[0]) -> str:
-    """The title of a family of generated checks: in capitals what differs from one to the other (TABLE.COLUMN is filled)."""
+    """What the checks of a family have in common: its `kind`; the title of a check that stands for itself."""
     document, _ = _documents(mappings_folder() / "quality")
     entries = [*document.get("structural", []), *document.get("generated", []), *document.get("check", [])]
     entry = next(entry for entry in entries if entry["code"] == code)
-    words = definitions().words
-    title = str(entry.get(language, entry)["title"])
-    return re.sub(r"\{(\w+?)(?:_it)?\}", lambda found: words.get(found[1]) or found[1].upper().replace("_", " "), title)
+    said = entry.get(language, entry)
+    return str(said.get("kind") or said["title"])
 
 
 def _explained(check: Check, code: str, title: str, table: str, language: str) -> dict[str, str]:

@@ -194,7 +194,7 @@ def put_together(
         "duplicates": answers.duplicates,
         "queries": _queries(sites),
         "readiness": _readiness(sites, results, day),
-        "mend": _mend(sites, results, by_code),
+        "mend": _mend(sites, results, by_code, defined.said_by),
         "changes": [change for one in sites for change in _changes(one)],
         "comparison": _comparison(sites, results),
         "dqd_results": None,
@@ -548,13 +548,18 @@ def _comparison(sites: Sequence[SiteInput], results: Sequence[shape.Result]) -> 
 
 
 def _mend(
-    sites: Sequence[SiteInput], results: Sequence[shape.Result], by_code: Mapping[str, Check]
+    sites: Sequence[SiteInput],
+    results: Sequence[shape.Result],
+    by_code: Mapping[str, Check],
+    said_by: Mapping[str, str],
 ) -> list[shape.Mend]:
-    """First what keeps the site out, then what warns, then what is asked; within each, what touches most."""
+    """First what keeps the site out, then what warns, then what is asked; within each, what touches most. A check that is made for
+    many columns stands once, with the column that is worst; what another one says better (thresholds.toml, said_by) is left to it."""
     found: list[shape.Mend] = []
     for one in sites:
         own = [result for result in results if result["site"] == one.site and result["numerator"]]
         own = [result for result in own if result["verdict"] != "PASS" or result["severity"] == "REPORT"]
+        speaks = {result["family"]: VERDICTS.index(result["verdict"]) for result in reversed(own)}
         own.sort(
             key=lambda result: (
                 -VERDICTS.index(result["verdict"]),
@@ -563,7 +568,13 @@ def _mend(
                 result["code"],
             )
         )
-        for rank, result in enumerate(own, 1):
+        families: dict[str, list[shape.Result]] = {}
+        for result in own:
+            other = said_by.get(result["family"])
+            if other is None or speaks.get(other, -1) < VERDICTS.index(result["verdict"]):
+                families.setdefault(result["family"], []).append(result)
+        for rank, same in enumerate(families.values(), 1):
+            result = same[0]
             # of another release of the checks, as a site may still have it, only what it said itself is known
             check = by_code.get(result["code"]) or by_code.get(result["family"])
             found.append(
@@ -575,6 +586,7 @@ def _mend(
                     "verdict": result["verdict"],
                     "records": result["numerator"],
                     "unit": result["unit"],
+                    "more": [entry["code"] for entry in same[1:]],
                     "remedy": check.remedy if check else "",
                     "why": _why(result),
                 }

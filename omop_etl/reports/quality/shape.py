@@ -287,6 +287,7 @@ class Mend(TypedDict):
     verdict: Verdict
     records: int
     unit: str
+    more: list[str]  # other checks of the same kind that the site breaks, on other columns
     remedy: str
     why: str
 

@@ -24,7 +24,7 @@ def test_every_word_stands_in_both_languages_and_is_used() -> None:
         path.read_text() for path in Path(pages.__file__).parent.iterdir() if path.suffix in (".py", ".html")
     )
     unused = {key for key in english if not re.search(rf"\bw\.{key}\b|[\"']{key}[\"']", sources)}
-    by_the_data = ("previous", "others", "unit_", "kahn_", "why_", "kind_", "figure_", "state_")
+    by_the_data = ("previous", "others", "unit_", "kahn_", "why_", "kind_", "figure_", "state_", "funnel_")
     assert [key for key in sorted(unused) if not key.startswith(by_the_data)] == []
 
 

@@ -107,6 +107,7 @@ def _context(data: QualityData, language: str, *, centre: bool, has_centre: bool
         "title": (said["title_centre"] if centre else said["title_site"]) + site,
         "centre": centre,
         "has_centre": has_centre,
+        "has_documents": any(one["data_docs"] or one["dqd_results"] for one in data["sites"]),
         "contents": [(part, said[part]) for part in (_CENTRE if centre else _SITE)],
         "mark": _MARK,
         "number": partial(_number, language),

@@ -26,8 +26,15 @@ def _frame(title: str, text: str, x: Sequence[float], y: Sequence[float], x_name
         f'<text x="{_LEFT - 6}" y="{down(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
         for tick in y
     )
+    # the last tick is the frame's end: no number where it would stand on the one before
+    apart = [
+        tick
+        for tick, next_ in zip(x, [*x[1:], x[-1] * 2 or 1.0], strict=True)
+        if next_ - tick > x[-1] / 30 or tick == x[0]
+    ]
     marks = "".join(
-        f'<text x="{across(tick):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{tick:g}</text>' for tick in x
+        f'<text x="{across(tick):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{tick:g}</text>'
+        for tick in apart
     )
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img" aria-label="{escape(title)}. {escape(text)}">'
