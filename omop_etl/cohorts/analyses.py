@@ -6,7 +6,7 @@ that `palmares derive` wrote or, without one, by deriving anew.
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import duckdb
 
 from fhir_adapters.errors import PalmaresError
 from omop_etl.cohorts.eligibility import Progress
-from omop_etl.cohorts.small_cells import suppress
+from omop_etl.cohorts.small_cells import HIDDEN
+from omop_etl.cohorts.together import Family, Place, hide
 from omop_etl.derive.rules import apply, load_rules
 from omop_etl.study.reading import content_sha256, literal, trouble
 from omop_etl.study.rules import Analysis, Study
@@ -119,17 +120,38 @@ def counts(connection: duckdb.DuckDBPyConnection, study: Study) -> list[Counts]:
     return [Counts(one, *found.get(one.name, (0, 0, 0))) for one in study.analyses]
 
 
-def shown(counted: Sequence[Counts], study: Study, *, public: bool) -> list[dict[str, Any]]:
-    """The analyses as they may be shown: a small count is hidden, and with it the smallest that would give it back."""
-    threshold = study.thresholds["public" if public else "inside"]
+ANSWERS = (True, False, None)
+
+
+def families(connection: duckdb.DuckDBPyConnection, study: Study) -> list[Family]:
+    """The answers of each analysis as parts of all eligible persons, in the order of their ids."""
+    import numpy as np
+
+    answers: dict[str, list[int]] = {one.name: [] for one in study.analyses}
+    for analysis, member in connection.execute(
+        "SELECT analysis, member FROM analysis_member ORDER BY analysis, person_id"
+    ).fetchall():
+        answers[analysis].append(ANSWERS.index(member))
+    return [Family(name, len(ANSWERS), np.array(codes, dtype=int), grouped=False) for name, codes in answers.items()]
+
+
+def small(connection: duckdb.DuckDBPyConnection, study: Study, *, threshold: int) -> dict[str, dict[Place, bool]]:
+    """Which numbers of the analyses are hidden where nothing else is counted of the same persons."""
+    import numpy as np
+
+    found = families(connection, study)
+    persons = len(found[0].codes) if found else 0
+    return hide(found, np.full(persons, -1), [], whole=not 0 < persons < threshold, threshold=threshold)
+
+
+def shown(counted: Sequence[Counts], hidden: Mapping[str, Mapping[Place, bool]]) -> list[dict[str, Any]]:
+    """The analyses as they may be shown: `hidden` says which numbers are not."""
     table = []
     for one in counted:
         exact = (one.persons, one.others, one.unknown)
-        hidden = suppress(sum(exact), [list(exact)], threshold=threshold)
-        said = [
-            may if may is not None else f"<{threshold}" if 0 < n < threshold else "*"
-            for n, may in zip(exact, hidden.cells[0], strict=True)
-        ]
+        own = hidden.get(one.analysis.name, {})
+        # of nobody at all nothing can be told
+        said = [HIDDEN if any(exact) and own.get((part, None), True) else n for part, n in enumerate(exact)]
         table.append(
             {
                 "analysis": one.analysis.name,

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 
 from fhir_adapters.errors import PalmaresError
-from omop_etl.cohorts.small_cells import suppress
+from omop_etl.cohorts.small_cells import HIDDEN, suppress
 from omop_etl.study.rules import Study
 
 
@@ -55,31 +55,32 @@ def attrition(connection: duckdb.DuckDBPyConnection, study: Study) -> list[Step]
 
 
 def shown(steps: Sequence[Step], study: Study, *, public: bool) -> dict[str, Any]:
-    """The attrition as it may be shown inside, or in public: a hidden number reads '<5' or '<10' where it is small
-    itself, and '*' where it is hidden to protect another."""
+    """The attrition as it may be shown inside, or in public: every hidden number reads '*', small itself or hidden to
+    protect another. To tell them apart would give some away."""
     threshold = study.thresholds["public" if public else "inside"]
     total = steps[0].came if steps else 0
     hidden = suppress(total, [[n for _, n in step.reasons] for step in steps], threshold=threshold)
 
-    def say(exact: int, may: int | None) -> int | str:
-        return may if may is not None else f"<{threshold}" if 0 < exact < threshold else "*"
+    def say(may: int | None) -> int | str:
+        return HIDDEN if may is None else may
 
     lines = []
     came: int | None = hidden.total
     for step, cells, left in zip(steps, hidden.cells, hidden.left, strict=True):
-        open_ = came is not None and left is not None
+        # the difference of two numbers that are shown, or the sum of some that are
+        told = (came is not None and left is not None) or None not in cells
         lines.append(
             {
                 "criterion": step.number,
                 "name": step.name,
                 "sentence": step.sentence,
-                "came": say(step.came, came),
-                "excluded": say(step.excluded, step.excluded if open_ else None),
+                "came": say(came),
+                "excluded": say(step.excluded if told else None),
                 "reasons": [
-                    {"reason": reason, "persons": say(n, cell), "explanation": _explanation(study, step.number, reason)}
-                    for (reason, n), cell in zip(step.reasons, cells, strict=True)
+                    {"reason": reason, "persons": say(cell), "explanation": _explanation(study, step.number, reason)}
+                    for (reason, _), cell in zip(step.reasons, cells, strict=True)
                 ],
-                "left": say(step.left, left),
+                "left": say(left),
             }
         )
         came = left
@@ -89,7 +90,7 @@ def shown(steps: Sequence[Step], study: Study, *, public: bool) -> dict[str, Any
         "registry": study.registry,
         "variant": study.variant,
         "small_cells": threshold,
-        "persons": say(total, hidden.total),
+        "persons": say(hidden.total),
         "eligible": lines[-1]["left"] if lines else 0,
         "steps": lines,
     }

@@ -35,7 +35,7 @@ def draw(table: dict[str, Any], folder: Path, stem: str = "attrition") -> None:
         axes.set_ylim(height, 0)
         axes.axis("off")
         axes.text(0.4, 0.4, f"{table['registry']}  {table['study']}", color=INK, weight="bold", size=11, va="center")
-        note = f"Numbers below {table['small_cells']} are hidden (<{table['small_cells']}); * protects them from subtraction."
+        note = f"* is a number below {table['small_cells']}, or one that would give such a number away."
         axes.text(0.4, 0.68, note, color=QUIET, size=8, va="center")
         y = 0.95
         for number, ((kept, out), tall) in enumerate(zip(boxes, heights, strict=True)):

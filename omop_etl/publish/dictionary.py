@@ -51,22 +51,28 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(text.split("|")) if text else ()
 
 
-def describe(made: "Made", *, threshold: int, hidden: Collection[str] = ()) -> dict[str, Any]:
+def describe(
+    made: "Made", *, threshold: int, patients: int, even: bool = True, hidden: Collection[str] = ()
+) -> dict[str, Any]:
     """A dataset as plain values: its variables, each with the share of rows in which it is missing (0 to 1, three decimals).
 
-    A share that stands for fewer rows than the threshold, missing or not, is hidden and said in words; so is the number of
-    rows when it is below the threshold. `hidden` names variables whose share another table hides: it is hidden here too.
+    A share that stands for fewer rows than the threshold, missing or not, is hidden. Nothing is said of the rows
+    of fewer patients than that. `even`: everyone has as many rows; else their number would tell of the few who have more
+    or none, so it is not said, and shares have two decimals. `hidden` names variables whose share would give a number of
+    another table away: it is hidden here too.
     """
-    few = 0 < made.rows < threshold
+    few = 0 < patients < threshold
     variables = []
     for one in made.dataset.variables:
         missing = made.missing[one.variable]
         small = few or 0 < missing < threshold or 0 < made.rows - missing < threshold
         entry = {key: value for key, value in vars(one).items() if key != "values"}
         entry["values"] = list(made.values.get(one.variable, one.values))
-        kept = one.variable in hidden and not small
-        entry["missing_share"] = None if small or kept or not made.rows else round(missing / made.rows, 3)
-        entry["missing"] = _words(missing, made.rows, threshold) if small else "hidden" if kept else ""
+        kept = one.variable in hidden
+        silent = small or kept or not made.rows
+        entry["missing_share"] = None if silent else round(missing / made.rows, 3 if even else 2)
+        # which of the hidden ones are small would give some of them away
+        entry["missing"] = f"fewer than {threshold} patients" if few else "hidden" if silent and made.rows else ""
         variables.append(entry)
     about = made.dataset
     return {
@@ -74,15 +80,9 @@ def describe(made: "Made", *, threshold: int, hidden: Collection[str] = ()) -> d
         "title": about.title,
         "row": about.rows,
         "key": list(about.key),
-        "rows": None if few else made.rows,
+        "rows": made.rows if even and not few else None,
         "variables": variables,
     }
-
-
-def _words(missing: int, rows: int, threshold: int) -> str:
-    if 0 < rows < threshold:
-        return f"fewer than {threshold} rows"
-    return f"fewer than {threshold} rows miss it" if 0 < missing < threshold else f"fewer than {threshold} rows have it"
 
 
 def write(study: str, title: str, described: Sequence[Mapping[str, Any]], folder: Path) -> None:

@@ -20,10 +20,9 @@ from omop_etl.cohorts.eligibility import Progress, evaluate
 from omop_etl.cohorts.picture import draw
 from omop_etl.derive import derive
 from omop_etl.derive.rules import Rules, load_rules
-from omop_etl.publish import anonymity, dictionary, privacy, risk_table, table_one
+from omop_etl.publish import anonymity, counted, dictionary, privacy, risk_table, table_one
 from omop_etl.publish.datasets import Made, lay_out, load_datasets, settings, write_dataset
 from omop_etl.publish.meds_files import FOLDER, write_meds
-from omop_etl.publish.small_cells import HIDDEN
 from omop_etl.study.reading import content_sha256, literal, open_warehouse
 from omop_etl.study.rules import Study, load_study
 
@@ -96,8 +95,8 @@ def release(
             counts[FOLDER] = write_meds(connection, whole, about, folder, spill)
             if progress:
                 progress("tables, small cells hidden")
-            _tables(connection, whole, about, made, told, folder)
-            _attrition(connection, rules, folder)
+            hidden = _tables(connection, whole, about, made, told, folder)
+            _attrition(connection, rules, hidden, folder)
         shutil.rmtree(spill, ignore_errors=True)
         _write_json(_about(rules, manifest, Path(cohort), folder), folder / "manifest.json")
         privacy.check(folder, day_0=about["meds"]["day_0"])
@@ -131,8 +130,9 @@ def _tables(
     made: Sequence[Made],
     told: anonymity.Anonymity,
     folder: Path,
-) -> None:
-    """What is counted: the dictionary, table one, numbers at risk, k-anonymity; each with the public threshold."""
+) -> counted.Hidden:
+    """What is counted: the dictionary, table one, numbers at risk, k-anonymity; all with the public threshold, and what is
+    hidden in one so that no other gives it away. Returns which numbers those are."""
     import pandas as pd
 
     study = rules.study
@@ -145,41 +145,44 @@ def _tables(
         raise PalmaresError("E-STUDY-03", "datasets/datasets.toml", detail=detail)
     chosen = [listed[name] for name in about["table_one"]["variables"]]
     frame = pd.read_parquet(folder / "baseline.parquet")
-    table = table_one.table_one(frame, chosen, about["table_one"]["group"], threshold=public)
+    group, by = about["table_one"]["group"], about["at_risk"]["group"]
+    hidden = counted.hidden(folder, chosen, baseline.variables, group, by, threshold=public)
+    table = table_one.table_one(frame, chosen, group, threshold=public, hidden=hidden.variables)
     table_one.write(table, study.title, folder)
-    hidden = table_one.hidden_missing(table)
     described = [
-        dictionary.describe(one, threshold=public, hidden=hidden if one.dataset == baseline else ()) for one in made
+        dictionary.describe(
+            one,
+            threshold=public,
+            patients=len(frame),
+            hidden=hidden.silent if one.dataset == baseline else (),
+            even=one.dataset == baseline or _even(connection, folder / f"{one.dataset.name}.parquet", len(frame)),
+        )
+        for one in made
     ]
     dictionary.write(study.name, study.title, described, folder)
     month = float(rules.parameters["days_per_month"])
-    rows = risk_table.risk_table(connection, folder, about["at_risk"], days_per_month=month, threshold=public)
+    rows = risk_table.risk_table(
+        connection, folder, about["at_risk"], days_per_month=month, threshold=public, hidden=hidden
+    )
     risk_table.write(rows, about["at_risk"], folder, threshold=public)
     _write_json(told.shown(threshold=public), folder / "anonymity.json")
+    return hidden
 
 
-def _attrition(connection: duckdb.DuckDBPyConnection, rules: Study, folder: Path) -> None:
+def _even(connection: duckdb.DuckDBPyConnection, path: Path, patients: int) -> bool:
+    """Whether everyone has as many rows: else the number of rows tells of the few who have more, or none."""
+    people, least, most = connection.execute(
+        f"SELECT count(*), min(n), max(n) FROM (SELECT count(*) AS n FROM read_parquet({literal(str(path))}) GROUP BY patient)"
+    ).fetchall()[0]
+    return people in (0, patients) and least == most
+
+
+def _attrition(connection: duckdb.DuckDBPyConnection, rules: Study, hidden: counted.Hidden, folder: Path) -> None:
     table = shown(attrition(connection, rules), rules, public=True)
-    table["analyses"] = analyses.shown(analyses.counts(connection, rules), rules, public=True)
-    table = _one_sign(table)
+    table["analyses"] = analyses.shown(analyses.counts(connection, rules), hidden.analyses)
     _write_json(table, folder / "attrition.json")
     write_csv(table, folder / "attrition.csv")
     draw(table, folder)
-
-
-def _one_sign(table: dict[str, Any]) -> dict[str, Any]:
-    """The attrition with one sign for every hidden number: which are small themselves would give some of them away."""
-    small = f"<{table['small_cells']}"
-
-    def hide(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: hide(one) for key, one in value.items()}
-        if isinstance(value, list):
-            return [hide(one) for one in value]
-        return HIDDEN if value == small else value
-
-    hidden: dict[str, Any] = hide(table)
-    return hidden
 
 
 def _write_json(value: dict[str, Any], path: Path) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import duckdb
 
-from omop_etl.publish.small_cells import HIDDEN, at_risk
+from omop_etl.cohorts.small_cells import HIDDEN
+from omop_etl.publish.counted import Hidden
+from omop_etl.publish.small_cells import at_risk
 from omop_etl.study.reading import literal
 
 ALL = "all"
@@ -21,10 +23,12 @@ def risk_table(
     *,
     days_per_month: float,
     threshold: int,
+    hidden: Hidden,
 ) -> list[dict[str, Any]]:
     """Per main endpoint, group and month the patients whose time is at least that long, from the datasets written in `folder`.
 
-    The total is shown where every group's number is: elsewhere it would give a hidden one away.
+    The total is shown where every group's number is: elsewhere it would give a hidden one away. Of a group whose size is hidden,
+    or the number of whose patients have the endpoint, nothing is shown.
     """
     months = [int(month) for month in about["months"]]
     group = str(about["group"])
@@ -48,10 +52,16 @@ def risk_table(
     rows = []
     for endpoint in dict.fromkeys(row[0] for row in found):
         groups = {row[1]: row[2:] for row in found if row[0] == endpoint}
-        shown = {name: at_risk([sizes[name], *numbers], threshold=threshold)[1:] for name, numbers in groups.items()}
+        shown = {
+            name: [None] * len(months)
+            if _silent(hidden, endpoint, name, sizes[name], threshold)
+            else at_risk([sizes[name], *numbers], threshold=threshold)[1:]
+            for name, numbers in groups.items()
+        }
+        silent = _silent(hidden, endpoint, None, len(sizes), threshold)
         total = [
             sum(numbers[place] for numbers in groups.values())
-            if all(one[place] is not None for one in shown.values())
+            if not silent and all(one[place] is not None for one in shown.values())
             else None
             for place in range(len(months))
         ]
@@ -67,6 +77,16 @@ def risk_table(
                 }
             )
     return rows
+
+
+def _silent(hidden: Hidden, endpoint: str, name: str | None, size: int, threshold: int) -> bool:
+    """Whether the number of those who have the endpoint is hidden; of all groups without a name."""
+    answers = hidden.endpoints[endpoint]
+    if name is None:
+        return answers.get((0, None), True)
+    if any(group is not None for _, group in answers) or name in hidden.groups:
+        return answers.get((0, hidden.groups.index(name)), True)
+    return 0 < size < threshold
 
 
 def write(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any], folder: Path, *, threshold: int) -> None:

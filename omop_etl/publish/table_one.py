@@ -14,8 +14,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omop_etl.cohorts.small_cells import HIDDEN, protect
+from omop_etl.cohorts.together import Family, Place, hide
 from omop_etl.publish.dictionary import STYLE, Variable
-from omop_etl.publish.small_cells import HIDDEN, cross_table, protect
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,25 +58,77 @@ def smd_shares(one: Sequence[float], other: Sequence[float]) -> float:
     return float(np.sqrt(max(0.0, difference @ inverse @ difference)))
 
 
-def table_one(frame: "pd.DataFrame", variables: Sequence[Variable], group: str, *, threshold: int) -> dict[str, Any]:
-    """The table as plain values: per variable its rows, and per row what may be shown for each group and for all.
+def values(one: Variable, column: "pd.Series") -> list[Any]:
+    """The values of a variable by which the table counts; of a number only that it is known."""
+    if one.type in ("integer", "number"):
+        return [True]
+    return [True, False] if one.type == "boolean" else list(column.cat.categories)
 
-    A group of fewer patients than the threshold has no column of its own, and nothing that would give it away is shown.
+
+def family(frame: "pd.DataFrame", one: Variable) -> Family:
+    """The rows of a variable as parts of all patients; the last one is missing."""
+    import numpy as np
+
+    column = frame[one.variable]
+    listed = values(one, column)
+    codes = np.full(len(frame), len(listed))
+    if one.type in ("integer", "number"):
+        codes[column.notna().to_numpy()] = 0
+    else:
+        for place, value in enumerate(listed):
+            codes[(column == value).fillna(False).to_numpy(dtype=bool)] = place
+    return Family(one.variable, len(listed) + 1, codes)
+
+
+def columns(frame: "pd.DataFrame", group: str, *, threshold: int) -> dict[str, bool]:
+    """Of each group, and of all, whether its size may be shown.
+
+    A group of fewer patients than the threshold has no column of its own, nor one that would give it away.
     """
     groups = [str(value) for value in frame[group].cat.categories]
     sizes = [int((frame[group] == value).sum()) for value in groups]
-    hidden = protect(sizes, [[n] for n in range(len(groups))] + [list(range(len(groups)))], threshold=threshold)
-    columns = {name: not is_hidden for name, is_hidden in zip([*groups, ALL], hidden, strict=True)}
+    sums = [[n] for n in range(len(groups))] + [list(range(len(groups)))]
+    # how many patients there are stands in every table
+    fixed = {len(groups)} if sum(sizes) >= threshold else set()
+    hidden = protect(sizes, sums, threshold=threshold, fixed=fixed)
+    return {name: not is_hidden for name, is_hidden in zip([*groups, ALL], hidden, strict=True)}
+
+
+def table_one(
+    frame: "pd.DataFrame",
+    variables: Sequence[Variable],
+    group: str,
+    *,
+    threshold: int,
+    hidden: Mapping[str, Mapping[Place, bool]] | None = None,
+) -> dict[str, Any]:
+    """The table as plain values: per variable its rows, and per row what may be shown for each group and for all.
+
+    `hidden` says of each number whether it is hidden, where other tables have a part in it (`together.hide`).
+    """
+    shown = columns(frame, group, threshold=threshold)
+    groups = [name for name in shown if name != ALL]
+    codes = frame[group].cat.codes.to_numpy()
+    if hidden is None:
+        families = [family(frame, one) for one in variables]
+        hidden = hide(families, codes, [shown[name] for name in groups], whole=shown[ALL], threshold=threshold)
     people: dict[str, int | str] = {
-        name: count if columns[name] else HIDDEN
-        for name, count in zip([*groups, ALL], [*sizes, len(frame)], strict=True)
+        name: (len(frame) if name == ALL else int((frame[group] == name).sum())) if is_shown else HIDDEN
+        for name, is_shown in shown.items()
     }
     rows = []
     for one in variables:
-        if one.type in ("integer", "number"):
-            rows.append(_number(frame, one, group, groups, columns, threshold))
-        else:
-            rows.append(_category(frame, one, group, groups, columns, threshold))
+        own = family(frame, one)
+        cells: list[list[int | None]] = []
+        for part in range(own.parts):
+            counts = [int(((own.codes == part) & (codes == place)).sum()) for place in range(len(groups))]
+            cells.append(
+                [
+                    None if hidden[one.variable].get((part, place), True) else count
+                    for place, count in [*enumerate(counts), (None, sum(counts))]
+                ]
+            )
+        rows.append((_number if one.type in ("integer", "number") else _category)(frame, one, group, groups, cells))
     return {
         "group": group,
         "groups": groups,
@@ -85,56 +138,14 @@ def table_one(frame: "pd.DataFrame", variables: Sequence[Variable], group: str, 
     }
 
 
-def _known_cells(
-    counts: Sequence[Sequence[int]], columns: Mapping[str, bool], threshold: int
-) -> list[list[int | None]]:
-    """Counts of rows by groups as they may be shown, the row totals in the last column; None where hidden.
-
-    The groups' totals are known (their sizes are printed), but for groups that have no column.
-    """
-    leaves, sums = cross_table(counts)
-    wide = len(counts[0])
-    names = list(columns)[:-1]
-    sizes = [[row * wide + column for row in range(len(counts))] for column in range(wide)]
-    fixed = {len(sums) + n for n in range(wide + 1)}
-    all_sums = [*sums, *sizes, list(range(len(leaves)))]
-    # a group without a column: none of its cells is printed, nor its size
-    printed = [
-        number
-        for number in range(len(all_sums))
-        if not (
-            (number < len(leaves) and not columns[names[number % wide]])
-            or (len(sums) <= number < len(sums) + wide and not columns[names[number - len(sums)]])
-            or (number == len(all_sums) - 1 and not columns[ALL])
-            or (len(leaves) <= number < len(sums) and not columns[ALL])
-        )
-    ]
-    hidden = protect(
-        leaves,
-        [all_sums[number] for number in printed],
-        threshold=threshold,
-        fixed={place for place, number in enumerate(printed) if number in fixed},
-    )
-    shown = {number for number, is_hidden in zip(printed, hidden, strict=True) if not is_hidden}
-    found: list[list[int | None]] = []
-    for row in range(len(counts)):
-        cells: list[int | None] = [
-            counts[row][column] if row * wide + column in shown else None for column in range(wide)
-        ]
-        found.append([*cells, sum(counts[row]) if len(leaves) + row in shown else None])
-    return found
-
-
 def _category(
-    frame: "pd.DataFrame", one: Variable, group: str, groups: Sequence[str], columns: Mapping[str, bool], threshold: int
+    frame: "pd.DataFrame", one: Variable, group: str, groups: Sequence[str], cells: Sequence[Sequence[int | None]]
 ) -> dict[str, Any]:
     column = frame[one.variable]
-    values: list[Any] = [True, False] if one.type == "boolean" else list(column.cat.categories)
+    listed = values(one, column)
     by_group = {name: column[frame[group] == name] for name in groups}
-    counts = [[int((by_group[name] == value).sum()) for name in groups] for value in values]
-    counts.append([int(by_group[name].isna().sum()) for name in groups])
-    cells = _known_cells(counts, columns, threshold)
-    labels = ["yes", "no"] if one.type == "boolean" else [str(value) for value in values]
+    counts = [[int((by_group[name] == value).sum()) for name in groups] for value in listed]
+    labels = ["yes", "no"] if one.type == "boolean" else [str(value) for value in listed]
     sizes = [len(by_group[name]) for name in groups] + [len(frame)]
     rows = [
         {
@@ -146,11 +157,9 @@ def _category(
         }
         for label, line in zip([*labels, "missing"], cells, strict=True)
     ]
-    known = [sum(line[place] for line in counts[:-1]) for place in range(len(groups))]
+    known = [sum(line[place] for line in counts) for place in range(len(groups))]
     all_shown = all(cell is not None for line in cells for cell in line)
-    shares = [
-        [line[place] / known[place] for line in counts[:-1]] if known[place] else None for place in range(len(groups))
-    ]
+    shares = [[line[place] / known[place] for line in counts] if known[place] else None for place in range(len(groups))]
     pairs = [
         smd_shares(first, second)
         for first, second in combinations(shares, 2)
@@ -168,20 +177,18 @@ def _category(
 
 
 def _number(
-    frame: "pd.DataFrame", one: Variable, group: str, groups: Sequence[str], columns: Mapping[str, bool], threshold: int
+    frame: "pd.DataFrame", one: Variable, group: str, groups: Sequence[str], cells: Sequence[Sequence[int | None]]
 ) -> dict[str, Any]:
     import numpy as np
 
     column = frame[one.variable].astype("Float64")
     parts = [column[frame[group] == name].dropna().to_numpy(dtype=float) for name in groups]
     everyone = column.dropna().to_numpy(dtype=float)
-    missing = [int((frame[group] == name).sum()) - len(part) for name, part in zip(groups, parts, strict=True)]
-    cells = _known_cells([[len(part) for part in parts], missing], columns, threshold)
     stats: dict[str, Any] = {"value": "mean (SD); median [quartiles]"}
     for name, part, known in zip([*groups, ALL], [*parts, everyone], cells[0], strict=True):
         # where the number of known values is hidden, so is what was computed from them
-        if known is None or known < threshold:
-            stats[name] = HIDDEN if known is None or known else None
+        if not known:
+            stats[name] = HIDDEN if known is None else None
             continue
         low, middle, high = np.percentile(part, [25, 50, 75])
         stats[name] = {
@@ -232,11 +239,6 @@ def write(table: Mapping[str, Any], title: str, folder: Path) -> None:
                 cells = [_words(row[name]) for name in names]
                 rows.writerow([one["variable"], one["unit"], row["value"], *cells, _smd(one) if number == 0 else ""])
     (folder / "table_one.html").write_text(_page(table, names, title), encoding="utf-8")
-
-
-def hidden_missing(table: Mapping[str, Any]) -> set[str]:
-    """The variables of which the table hides how many patients miss them."""
-    return {one["variable"] for one in table["variables"] if one["rows"][-1][ALL] == HIDDEN}
 
 
 def _smd(one: Mapping[str, Any]) -> str:

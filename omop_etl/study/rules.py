@@ -23,6 +23,11 @@ from fhir_adapters.errors import PalmaresError
 from fhir_adapters.knowledge import mappings_folder
 
 
+# what no row of a derived folder, a cohort or a dataset follows from: what reports compare, what the forms of the hospitals ask, and
+# how patients who do not exist are drawn
+_NO_RULES = ("reports", "ecrf", "synthetic.toml")
+
+
 @dataclass(frozen=True)
 class Criterion:
     """One eligibility criterion: its place in the attrition table, its name, its sentence and its SELECT."""
@@ -91,10 +96,12 @@ class Study:
         return found
 
     def sha256(self) -> str:
-        """One hash over every file of the study's folder, in the order of their names."""
+        """One hash over every file of the study's folder that deriving, cohorts and datasets may read, in the order of their names."""
         digest = hashlib.sha256()
         for path in sorted(path for path in self.folder.rglob("*") if path.is_file()):
-            digest.update(str(path.relative_to(self.folder)).encode() + b"\0" + path.read_bytes() + b"\0")
+            name = path.relative_to(self.folder)
+            if name.parts[0] not in _NO_RULES:
+                digest.update(name.as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
 
 

@@ -12,7 +12,7 @@ from fhir_adapters.folders import described, whole_folder
 from omop_etl import __version__
 from omop_etl.cohorts.circe.definition import Definition, read
 from omop_etl.cohorts.circe.engines import RESULTS, TARGET, Engine, harmless, on_duckdb, on_postgresql
-from omop_etl.cohorts.small_cells import suppress
+from omop_etl.cohorts.small_cells import HIDDEN, suppress
 from omop_etl.study.rules import load_study
 
 BY_BEST_EVENT = 1  # Circe counts by event (0) and by each person's best event
@@ -183,7 +183,4 @@ def _write(
         for place, (rule, left) in enumerate(
             zip(("initial event", *definition.rules()), (hidden.total, *hidden.left), strict=True)
         ):
-            exact = steps[place]
-            table.writerow(
-                [place, rule, left if left is not None else f"<{threshold}" if 0 < exact < threshold else "*"]
-            )
+            table.writerow([place, rule, HIDDEN if left is None else left])

@@ -108,9 +108,9 @@ def test_a_dictionary_that_does_not_fit_is_refused(text: str, tmp_path: Path) ->
         (100, 0, 0.0, ""),
         (100, 50, 0.5, ""),
         (100, 100, 1.0, ""),
-        (100, 3, None, "fewer than 10 rows miss it"),
-        (100, 95, None, "fewer than 10 rows have it"),
-        (8, 0, None, "fewer than 10 rows"),
+        (100, 3, None, "hidden"),
+        (100, 95, None, "hidden"),
+        (8, 0, None, "fewer than 10 patients"),
         (0, 0, None, ""),
     ],
 )
@@ -118,12 +118,21 @@ def test_a_share_never_stands_for_a_few_rows(
     rows: int, missing: int, share: float | None, words: str, tmp_path: Path
 ) -> None:
     one = dataset("", variable("a", "id"))
-    described = describe(Made(one, rows, {"a": missing}, {}), threshold=10)
+    described = describe(Made(one, rows, {"a": missing}, {}), threshold=10, patients=rows)
     assert (described["variables"][0]["missing_share"], described["variables"][0]["missing"]) == (share, words)
     assert described["rows"] == (None if 0 < rows < 10 else rows)
     dictionary.write("study", "A title", [described], tmp_path)
     assert json.loads((tmp_path / "dictionary.json").read_text())["datasets"][0]["dataset"] == "some"
     assert "<table>" in (tmp_path / "dictionary.html").read_text()
+
+
+def test_a_number_that_another_table_hides_is_hidden_here_and_rows_that_tell_of_a_few_are_not_counted() -> None:
+    made = Made(dataset("", variable("a", "id"), variable("b", "number")), 465, {"a": 0, "b": 123}, {})
+    described = describe(made, threshold=10, patients=42, even=False, hidden={"a"})
+    assert described["rows"] is None
+    assert [(one["missing_share"], one["missing"]) for one in described["variables"]] == [(None, "hidden"), (0.26, "")]
+    # 33 rows of 3 patients: eleven analyses of each
+    assert describe(replace(made, rows=33), threshold=10, patients=3)["rows"] is None
 
 
 @pytest.mark.parametrize(

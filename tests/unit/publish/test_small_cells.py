@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omop_etl.publish.small_cells import at_risk, attack, cross_table, first_exposed, protect
+from omop_etl.cohorts.small_cells import attack, first_exposed, protect
+from omop_etl.publish.small_cells import at_risk
 
 COUNTS = st.one_of(st.integers(0, 12), st.integers(0, 120))
 
@@ -17,8 +18,10 @@ def table(rows: int, columns: int) -> st.SearchStrategy[list[list[int]]]:
 
 def with_margins(counts: list[list[int]]) -> tuple[list[int], list[list[int]]]:
     """Cells, row totals, column totals and the grand total."""
-    leaves, sums = cross_table(counts)
     wide = len(counts[0])
+    leaves = [count for row in counts for count in row]
+    sums = [[leaf] for leaf in range(len(leaves))]
+    sums += [[row * wide + column for column in range(wide)] for row in range(len(counts))]
     sums += [[row * wide + column for row in range(len(counts))] for column in range(wide)]
     return leaves, [*sums, list(range(len(leaves)))]
 

@@ -2,12 +2,15 @@
 
 import csv
 import re
+import shutil
 import tomllib
 from datetime import date
+from pathlib import Path
 
 import pytest
 
 from fhir_adapters.errors import PalmaresError
+from fhir_adapters.knowledge import mappings_folder
 from omop_etl.derive.rules import load_rules
 from omop_etl.publish.dictionary import read_dictionary
 from omop_etl.study.rules import load_study, studies
@@ -103,3 +106,20 @@ def test_a_study_or_variant_that_is_not_there(name: str, variant: str | None, co
 def test_the_hash_follows_the_rules() -> None:
     assert STUDY.sha256() == load_study("palmares2", variant="partner-window-28").sha256()
     assert len(STUDY.sha256()) == 64
+
+
+def test_a_report_that_compares_something_else_leaves_cohorts_and_locks_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(mappings_folder(), tmp_path / "mappings")
+    monkeypatch.setenv("PALMARES_MAPPINGS", str(tmp_path / "mappings"))
+    folder = tmp_path / "mappings" / "studies" / "palmares2"
+    before = load_study("palmares2").sha256()
+    for name in ("reports/survival.toml", "ecrf/registry.toml", "synthetic.toml"):
+        (folder / name).write_text((folder / name).read_text() + "\n# another word\n")
+        assert load_study("palmares2").sha256() == before, name
+    for name in ("study.toml", "concept_sets.csv", "derive/05_lines.sql", "datasets/baseline.csv", "lines.toml"):
+        (folder / name).write_text((folder / name).read_text() + "\n")
+        after = load_study("palmares2").sha256()
+        assert after != before, name
+        before = after
