@@ -105,8 +105,8 @@ class Counter:
             return False
         if check.column:
             return at.rows.get(table, 0) > 0
-        # of OHDSI's checks of a whole table: who has no row in it, where there is such a table at all
-        return not check.dqd or (table in at.found and at.rows.get("person", 0) > 0)
+        # of OHDSI's checks of a whole table: where there is such a table at all
+        return not check.dqd or table in at.found
 
     def _raw_rows(self, table: str) -> int:
         at = self._relations
@@ -137,7 +137,7 @@ class Counter:
             rows = at.rows[table] or self._one(f"SELECT count(*) FROM {at.raw[table]}")[0]
             return Count(check, 0, rows)
         number = f'TRY_CAST(CAST("{check.column}" AS VARCHAR) AS DOUBLE)'
-        wrong = f'"{check.column}" IS NOT NULL AND ({number} IS NULL OR {number} <> floor({number}))'
+        wrong = f'"{check.column}" IS NOT NULL AND ({number} IS NULL OR NOT isfinite({number}) OR {number} <> floor({number}))'
         numerator, rows = self._one(f"SELECT count(*) FILTER ({wrong}), count(*) FROM {at.raw[table]}")
         return Count(check, numerator, rows)
 

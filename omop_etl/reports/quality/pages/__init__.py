@@ -118,7 +118,10 @@ def _context(data: QualityData, language: str, *, centre: bool, has_centre: bool
         "titles": {one["code"]: one["title"] for one in data["results"]}
         | {code: one["title"] for code, one in families.items()},
         "reasons": reasons(language),
-        "comparison": [one for one in data["comparison"] if one["share"] is not None],
+        "comparison": sorted(
+            (one for one in data["comparison"] if one["share"] is not None),
+            key=lambda one: ((one["median"] or 0.0) - (one["share"] or 0.0), one["code"]),  # the furthest behind the others first
+        ),
         "trend": _trend(data),
         "heat": _heat(data),
         "recency_svg": pictures.recency(data["recency"], data["late_months"], said),

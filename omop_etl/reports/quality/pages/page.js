@@ -53,3 +53,4 @@ document.getElementById("theme")?.addEventListener("click", () => {
   keep(root.dataset.theme);
 });
 document.getElementById("print")?.addEventListener("click", () => print());
+addEventListener("beforeprint", () => { for (const one of document.querySelectorAll("td details")) one.open = true; });
