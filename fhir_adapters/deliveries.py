@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from fhir_adapters.errors import PalmaresError
+from fhir_adapters.folders import must_be_readable
 from fhir_adapters.shown_names import shown_name
 
 _ZIP = (".zip",)
@@ -45,9 +46,10 @@ class Found(NamedTuple):
 
 
 def files(place: Path) -> list[Found]:
-    """The files of a folder in the order of their names, or the one file."""
+    """The files of a folder in the order of their names, or the one file. Raises E-LAND-04."""
     if not place.is_dir():
         return [Found(place, place.name)]
+    must_be_readable(place, "fhir_files")
     return [Found(path, path.relative_to(place).as_posix()) for path in sorted(place.rglob("*")) if path.is_file()]
 
 
@@ -83,10 +85,11 @@ def unseen(found: Collection[Found], seen: Mapping[str, Any]) -> list[Found]:
     return [one for one in found if seen.get(one.key) != one.look()]
 
 
-def members(found: Collection[Found], *, alone: bool) -> "Iterator[tuple[str, Path | IO[bytes]]]":
+def members(found: Collection[Found], *, alone: bool) -> "Iterator[tuple[str, Path | IO[bytes] | None]]":
     """Every file, archives unpacked: its name, and where its bytes are. Raises E-SRC-05 for a damaged archive.
 
-    A member is named below its archive; `alone`: the archive is all there is, so its name is left out.
+    A member is named below its archive; `alone`: the archive is all there is, so its name is left out. A member whose name leads
+    out of the archive has no bytes.
     """
     for one in found:
         above = "" if alone else f"{one.name}/"
@@ -94,23 +97,27 @@ def members(found: Collection[Found], *, alone: bool) -> "Iterator[tuple[str, Pa
         if lower.endswith(_ZIP):
             with damaged(one.name), zipfile.ZipFile(one.path) as archive:
                 for info in sorted(archive.infolist(), key=lambda info: info.filename):
-                    if not info.is_dir() and (inside := _inside(info.filename)):
+                    if info.is_dir():
+                        continue
+                    if inside := _inside(info.filename):
                         with archive.open(info) as stream:
                             yield above + inside, stream
+                    else:
+                        yield above + info.filename, None
         elif lower.endswith(_TAR):
             with damaged(one.name), tarfile.open(one.path) as archive:
                 for entry in archive:
-                    if entry.isfile() and (inside := _inside(entry.name)):
-                        member = archive.extractfile(entry)
-                        if member is not None:
-                            with member:
-                                yield above + inside, member
+                    member = archive.extractfile(entry) if entry.isfile() else None
+                    if member is not None:
+                        inside = _inside(entry.name)
+                        with member:
+                            yield (above + inside, member) if inside else (above + entry.name, None)
         else:
             yield one.name, one.path
 
 
 def _inside(name: str) -> str:
-    """A member's path when it stays inside the folder it is unpacked to, else empty: it is passed over."""
+    """A member's path when it stays inside the folder it is unpacked to, else empty."""
     path = PurePosixPath(name.replace("\\", "/"))
     parts = [part for part in path.parts if part != "."]
     return "" if path.is_absolute() or ".." in parts or ":" in name.split("/")[0] else "/".join(parts)

@@ -141,7 +141,7 @@ class FhirFiles:
         """Whether the hospital's own numbers may still stand in its files and in their names."""
         return self._settings["pseudonyms"] != "hospital"
 
-    def members(self, found: list[Found]) -> "Iterator[tuple[str, Path | IO[bytes]]]":
+    def members(self, found: list[Found]) -> "Iterator[tuple[str, Path | IO[bytes] | None]]":
         """Every file, archives unpacked: its name below the folder or archive, and where its bytes are."""
         return deliveries.members(found, alone=not self._path.is_dir())
 
@@ -158,6 +158,7 @@ class _Run:
         self._sizes: list[int] = []
         self._skipped: Counter[str] = Counter()
         self._left: list[str] = []
+        self._outside: list[str] = []  # members whose names lead out of their archive
         self._sink: Any = None
         self._raw: IO[bytes] | None = None
         self._begun = False
@@ -177,6 +178,10 @@ class _Run:
     def blocks(self) -> Iterator[deidentified.Block]:
         """Every block of every file that is FHIR by its name."""
         for name, member in self._source.members(self._found):
+            if member is None:
+                self._skipped["outside-the-archive"] += 1
+                self._outside.append(name)
+                continue
             if not is_fhir_name(name):
                 self._skipped["not-fhir"] += 1
                 self._left.append(name)
@@ -204,6 +209,8 @@ class _Run:
             if place.name.startswith("file-") and not place.suffix:
                 place = place.with_name(place.name + _ending(name))
             place.parent.mkdir(parents=True, exist_ok=True)
+            if place.exists():  # an archive may hold two files of one name
+                place = place.with_name(f"{passed.file}-{place.name}")
             self._raw = place.open("xb")
             self._sink = deidentified.sink_for(self._raw, _endings(name)[1])
             self._begun = False
@@ -237,6 +244,8 @@ class _Run:
                     items.add(self._shown(name), EXCLUDED, "X-NOTHING-PASSED")
             for name in self._left:
                 items.add(self._shown(name), EXCLUDED, "X-NOT-FHIR")
+            for name in self._outside:
+                items.refuse(hidden_name(name), "Q-ARCHIVE-NAME")
             items.balance(sum(self.resources.values()))
         left_out = {":".join(place): count for place, count in sorted(self.counts.items())}
         done = Extraction(

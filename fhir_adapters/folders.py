@@ -1,6 +1,7 @@
 """A folder is written whole or not at all: beside its place first, then moved there by rename."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,16 @@ def whole_file(out: Path) -> Iterator[Path]:
             partial.replace(out)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def must_be_readable(folder: Path, subject: str) -> None:
+    """Raise E-LAND-04 for a folder below which one may not be listed: a glob passes it by, and all that it holds would be missing."""
+
+    def fail(error: OSError) -> None:
+        raise PalmaresError("E-LAND-04", subject, detail=f"a folder below it may not be read ({type(error).__name__})")
+
+    for _ in os.walk(folder, onerror=fail) if folder.is_dir() else ():
+        pass
 
 
 def described(folder: Path) -> dict[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 from fhir_adapters.base import Extraction, Progress, Setting, adapter
 from fhir_adapters.column_map import ColumnMap, Table, Wrong, read_map
 from fhir_adapters.errors import PalmaresError
-from fhir_adapters.folders import whole_folder
+from fhir_adapters.folders import must_be_readable, whole_folder
 from fhir_adapters.outcomes import RESOURCE, OutcomeFile, item_name
 from fhir_adapters.pseudonyms import LinkageKey
 from fhir_adapters.seen_files import looked_at, of_recipe, recipe
@@ -116,6 +116,8 @@ class Tables:
     def _files(self, mapping: ColumnMap) -> dict[str, list[Path]]:
         """The files of each table that names some. Raises E-TAB-02 for a table without one."""
         folder: Path | None = self._settings["path"]
+        if folder is not None and any(table.file for table in mapping.tables):
+            must_be_readable(folder, self.kind)
         files = {}
         for table in mapping.tables:
             if table.form:

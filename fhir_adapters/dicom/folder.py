@@ -12,6 +12,7 @@ from fhir_adapters.dicom.extraction import DIGITS, YIELDS, Read, digits_of, writ
 from fhir_adapters.dicom.scan import BATCH, Batch, Zip, scan, scan_zip
 from fhir_adapters.dicom.values import Instance
 from fhir_adapters.errors import PalmaresError
+from fhir_adapters.folders import must_be_readable
 from fhir_adapters.outcomes import item_name
 from fhir_adapters.processes import in_order, processors, uncollected
 
@@ -55,6 +56,7 @@ class DicomFolder:
         if self._path.is_file():
             files = [(self._path.name, str(self._path), self._path.stat().st_size)]
         elif self._path.is_dir():
+            must_be_readable(self._path, self.kind)
             files = sorted(_files(self._path))
         else:
             raise PalmaresError("E-SRC-04", self.kind, detail="the path in its settings does not exist")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from fhir_adapters.base import Extraction, Progress, Setting, adapter
 from fhir_adapters.errors import PalmaresError
-from fhir_adapters.folders import whole_folder
+from fhir_adapters.folders import must_be_readable, whole_folder
 from fhir_adapters.hl7v2.folding import Folder
 from fhir_adapters.hl7v2.framing import NotReadable, Span, is_hl7, plain_copy, spans
 from fhir_adapters.hl7v2.reading import Settings
@@ -94,6 +94,7 @@ class Hl7v2:
         folder: Path = self._settings["path"]
         if not folder.is_dir():
             raise PalmaresError("E-SRC-04", self.kind)
+        must_be_readable(folder, self.kind)
         paths = sorted(path for path in folder.glob(self._settings["files"]) if path.is_file())
         if not paths:
             raise PalmaresError("E-SRC-04", self.kind)

@@ -11,6 +11,7 @@ from typing import IO, cast
 import orjson
 
 from fhir_adapters.errors import PalmaresError
+from fhir_adapters.folders import must_be_readable
 from fhir_adapters.shown_names import shown_name
 
 NDJSON_ENDINGS = (".ndjson", ".jsonl")
@@ -64,7 +65,7 @@ def find_files(sources: Iterable[Path], besides: Sequence[Path] = ()) -> tuple[l
     """Every file to land, sorted by its path below its source, and the shown names of those that are no FHIR.
 
     `besides` are folders that are never read even when they lie inside a source (the landed folder itself). A file that is
-    reached twice is read once. Raises E-LAND-01 for a source that does not exist.
+    reached twice is read once. Raises E-LAND-01 for a source that does not exist, E-LAND-04 for one that may not be listed.
     """
     found: dict[str, tuple[str, SourceFile]] = {}
     skipped: set[str] = set()
@@ -73,6 +74,7 @@ def find_files(sources: Iterable[Path], besides: Sequence[Path] = ()) -> tuple[l
         source = Path(source)
         if not source.exists():
             raise PalmaresError("E-LAND-01", shown_name(source.name), detail="it does not exist")
+        must_be_readable(source, shown_name(source.name))
         paths = sorted(source.rglob("*")) if source.is_dir() else [source]
         own = {one for path in paths if path.name == "manifest.json" for one in _of_an_extraction(path)}
         for path in paths:

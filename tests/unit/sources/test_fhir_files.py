@@ -7,13 +7,16 @@ import shutil
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import pyarrow.parquet as pq
 import pytest
 
-from fhir_adapters.base import open_source
+from fhir_adapters.base import Extraction, extract_from, open_source
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.landing import land
+from fhir_adapters.pseudonyms import SiteKey
 
 FILES = {
     "Patient.ndjson": b'{"resourceType":"Patient","id":"1"}\n',
@@ -30,9 +33,9 @@ def export(tmp_path: Path) -> Path:
     return tmp_path / "export"
 
 
-def extract(path: Path, out: Path, **settings: object) -> object:
+def extract(path: Path, out: Path, **settings: object) -> Extraction:
     source = {"kind": "fhir_files", "path": str(path), "pseudonyms": "hospital", **settings}
-    return open_source(source, folder=path.parent).extract(out)
+    return extract_from(open_source(source, folder=path.parent), out)
 
 
 def taken(out: Path) -> dict[str, bytes]:
@@ -107,6 +110,72 @@ def test_a_damaged_archive(export: Path, tmp_path: Path, kind: str, kept: float)
     with pytest.raises(PalmaresError) as caught:
         extract(path, tmp_path / "out")
     assert caught.value.code == "E-SRC-05"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_member_that_is_not_read_has_an_outcome(tmp_path: Path, kind: str) -> None:
+    """`tar -P` writes absolute names: what is passed over must not be missed in silence."""
+    path = tmp_path / f"export.{kind}"
+    names = ("/data/export/Rossi.json", "../a.json", "page.json")
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive_:
+            for name in names:
+                archive_.writestr(name, '{"resourceType": "Patient", "id": "p"}')
+    else:
+        with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+            for name in names:
+                info, content = tarfile.TarInfo(name), b'{"resourceType": "Patient", "id": "p"}'
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    done = extract(path, tmp_path / "out")
+    rows = pq.read_table(tmp_path / "out" / "outcomes.parquet").to_pylist()
+    assert sorted(row["reason"] or "" for row in rows) == ["", "Q-ARCHIVE-NAME", "Q-ARCHIVE-NAME"]
+    assert done.skipped == {"outside-the-archive": 2}
+    assert not any("Rossi" in row["item"] for row in rows)
+
+
+def test_two_members_of_one_name_are_both_read(tmp_path: Path) -> None:
+    """`tar -r` appends a file of the same name."""
+    path = tmp_path / "export.tar"
+    with tarfile.open(path, "w") as tar:
+        for number in (1, 2):
+            info, content = tarfile.TarInfo("page.json"), b'{"resourceType": "Patient", "id": "p%d"}' % number
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    assert extract(path, tmp_path / "out").resources == {"Patient": 2}
+    assert len(list((tmp_path / "out" / "fhir").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kind": "fhir_files"},
+        {"kind": "dicom_folder"},
+        {"kind": "hl7v2"},
+        {"kind": "tables", "map": "map.toml"},
+    ],
+)
+def test_a_folder_that_may_not_be_listed_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
+) -> None:
+    """A glob passes it by; what it holds would be missing."""
+    (tmp_path / "in" / "closed").mkdir(parents=True)
+    (tmp_path / "in" / "a.csv").write_text("cartella;sesso\n1;F\n")
+    fill = '[[table.resource.fill]]\ncolumn = "sesso"\nelement = "gender"\nas = "list"\nlist = "sex"\n'
+    resource = '[[table.resource]]\ntype = "Patient"\npatient = "cartella"\n'
+    (tmp_path / "map.toml").write_text(f'[lists.sex]\nF = "female"\n[[table]]\nfile = "**/*.csv"\n{resource}{fill}')
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    source = open_source({**settings, "path": "in"}, folder=tmp_path, key=SiteKey(b"k" * 32))
+    with pytest.raises(PalmaresError, match="E-LAND-04"):
+        extract_from(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
