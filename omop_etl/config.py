@@ -2,6 +2,7 @@
 
 name = "Ospedale di Prova"
 time_zone = "Europe/Rome"            # optional; PALMARES_TIME_ZONE overrides it
+language = "it"                      # optional: of the query lists, en (the default) or it
 codes = "codes/prova"                # optional: local code maps (Usagi CSV), relative to the TOML
 
 [[source]]
@@ -21,9 +22,11 @@ from fhir_adapters.errors import PalmaresError
 from fhir_adapters.knowledge import mappings_folder
 
 DEFAULT_TIME_ZONE = "Europe/Rome"
+LANGUAGES = ("en", "it")
 _SETTINGS = {
     "name": str,
     "time_zone": str,
+    "language": str,
     "codes": str,
     "key_file": str,
     "vocabulary": str,
@@ -46,6 +49,7 @@ class Site:
     vocabulary: Path | None = None
     identifiers: Path | None = None  # the hospital's list of known identifiers; it never leaves
     sources: tuple[dict[str, Any], ...] = field(default_factory=tuple)
+    language: str = LANGUAGES[0]
     overrides: tuple[dict[str, Any], ...] = field(default_factory=tuple)  # see omop_etl/gates/overrides.py
 
 
@@ -80,6 +84,9 @@ def load_site(site_id: str, folder: Path | None = None) -> Site:
     except (ZoneInfoNotFoundError, ValueError):
         raise PalmaresError("E-SITE-02", path.name, detail="time_zone is no IANA zone") from None
 
+    if settings.get("language", LANGUAGES[0]) not in LANGUAGES:
+        raise PalmaresError("E-SITE-02", path.name, detail=f"language is none of {', '.join(LANGUAGES)}")
+
     def beside(key: str) -> Path | None:
         return folder / settings[key] if key in settings else None
 
@@ -92,6 +99,7 @@ def load_site(site_id: str, folder: Path | None = None) -> Site:
         key_file=beside("key_file"),
         vocabulary=beside("vocabulary"),
         identifiers=beside("identifiers"),
+        language=settings.get("language", LANGUAGES[0]),
         sources=tuple(settings.get("source", [])),
         overrides=tuple(settings.get("override", [])),
     )

@@ -368,7 +368,7 @@ def gate(place: SitePlace, vocabulary: Path | None = None) -> dict[str, Any]:
             overrides=place.site.overrides,
             book=place.queries,
         )
-        follow(place.queries, place.slice, place.gate)
+        follow(place.queries, place.slice, place.gate, language=place.site.language)
         report_site(place.site.id, place.slice, place.gate, place.quality)
         return verdict
 

@@ -67,6 +67,27 @@ def _overrides(site: str) -> tuple[dict[str, Any], ...]:
         raise
 
 
+def _language(site: str) -> str:
+    from omop_etl.config import LANGUAGES, load_site
+
+    try:
+        return load_site(site).language
+    except PalmaresError:
+        return LANGUAGES[0]  # a slice may be gated where the site has no settings
+
+
+def _language_of(slice_: Path) -> str:
+    from omop_etl.gates.slices import open_slice
+
+    return _language(open_slice(slice_).site)
+
+
+def _language_of_book(book: Path) -> str:
+    from omop_etl.gates.queries import site_of
+
+    return _language(site_of(book))
+
+
 @gate_app.command(
     "queries",
     help="Bring the site's query book up to a gate, and write the list to work through (queries.xlsx, queries.csv).\n\n"
@@ -78,7 +99,7 @@ def queries(book: BookOption, slice_: SliceOption = None, gate_: GateOption = No
     if slice_ is None or gate_ is None:
         raise typer.BadParameter("give --slice and --gate")
     started = time.monotonic()
-    _show(follow(book, slice_, gate_), json, started)
+    _show(follow(book, slice_, gate_, language=_language_of(slice_)), json, started)
 
 
 @gate_app.command(
@@ -94,7 +115,7 @@ def answers(
     from omop_etl.gates.queries import take_answers
 
     started = time.monotonic()
-    _show(take_answers(book, file), json, started)
+    _show(take_answers(book, file, language=_language_of_book(book)), json, started)
 
 
 @gate_app.command(

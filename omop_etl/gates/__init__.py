@@ -242,8 +242,9 @@ def _count_queries(folder: Path, opened: Slice, book: Path, defined: Definitions
     from omop_etl.gates import queries
 
     document = read_json(folder / "verdict.json", "E-GATE-02")
-    found, _ = queries.findings(opened, folder, document, defined)
-    document["queries"] = queries.states(queries.compared(queries.known(book, opened.site), found).values())
+    old = queries.known(book, opened.site)
+    found, _ = queries.findings(opened, folder, document, defined, old)
+    document["queries"] = queries.states(queries.compared(old, found, gone=queries.seen_whole(document)).values())
     (folder / "verdict.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

@@ -17,6 +17,7 @@ from fhir_adapters import knowledge
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.knowledge import mappings_folder
 from omop_etl.cdm import Table, tables
+from omop_etl.config import LANGUAGES  # the first is that of the files, the messages and this code
 from omop_etl.gates import ohdsi
 from omop_etl.gates.slices import slice_tables
 
@@ -43,9 +44,6 @@ def verdict_of(numerator: int, denominator: int, warn: float | None, block: floa
     if blocks and numerator >= least:
         return "BLOCK"
     return "WARN" if blocks or (warn is not None and share > warn) else "PASS"
-
-
-LANGUAGES = ("en", "it")  # the first is that of the files, the messages and this code
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,10 @@ the next. Its state:
     resolved     no longer found
     reappeared   found again after it was resolved, or after someone said that it was mended
 
+A list that comes back may have been saved by any spreadsheet program: columns in another order, days as days or as Italy writes them, a
+sheet moved. An answer may be given in English or in Italian; the book holds the English word. A line that is begun and not finished
+waits in the book's own list and stops no run.
+
 The book stays in the hospital: nothing of it is in a submission but the number of queries per state. It names patients and
 resources by their pseudonyms, and holds no date and no value of theirs; what a data manager writes into `comment` stays too.
 """
@@ -19,9 +23,10 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +35,7 @@ import duckdb
 from fhir_adapters import knowledge
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.folders import whole_folder
+from omop_etl.config import LANGUAGES
 from omop_etl.gates.definitions import Definitions, covers, definitions, key_of
 from omop_etl.gates.slices import Slice, open_slice, quoted_path, read_json
 
@@ -37,8 +43,30 @@ STATES = ("open", "answered", "resolved", "reappeared")
 BOOK, CSV, XLSX = "queries.json", "queries.csv", "queries.xlsx"
 FORMAT = 1
 _ANSWER_COLUMNS = ("query", "answer", "comment", "answered_by", "answered_on")
+_SHOWN = 5  # lines of a list that a message names
+# a check that says that a table cannot be looked at: then nothing is known to be gone
+_UNSEEN = ("G-COLUMNS", "G-TABLE", "G-FIELD")
+_ITALIAN_DAY = re.compile(r"(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})(?: 0?0[:.]00(?:[:.]00)?)?")
+_EXCEL_DAY_0 = date(1899, 12, 30)
 _STYLED = 5_000  # lines of a workbook whose cells are wrapped: each one costs
 _TRACE = "side/trace.parquet"
+# the second sheet of a list: its name, and how the list is worked
+_HOW = {
+    "en": (
+        "how",
+        "Each line is one query: look the patient up by the pseudonym, look at the record, and fill the coloured columns.",
+        "Save it where it is: the next run takes the answers. Or send them at once: palmares gate answers queries.xlsx --book FOLDER",
+        "Write no name, no birth date and no number of the patient into the comment.",
+        "The answers, and what they mean:",
+    ),
+    "it": (
+        "come si fa",
+        "Ogni riga è una query: cercare il paziente con lo pseudonimo, guardare il record e compilare le colonne colorate.",
+        "Salvare il file dov'è: la prossima esecuzione prende le risposte. Oppure subito: palmares gate answers queries.xlsx --book CARTELLA",
+        "Nel commento non scrivere nomi, date di nascita o numeri del paziente.",
+        "Le risposte e il loro significato:",
+    ),
+}
 # what a spreadsheet takes for a formula when a cell begins with it
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -69,13 +97,15 @@ class Query:
 
 @dataclass(frozen=True)
 class Followed:
-    """How many queries there are per state, and how many more findings there are than the list holds."""
+    """How many queries there are per state, how many more findings there are than the list holds, and lines of the list that were
+    begun and not finished."""
 
     site: str
     states: dict[str, int]
     new: int
     more: int
     file: str
+    unfinished: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,14 +123,28 @@ def answers() -> dict[str, bool]:
     return {row["code"]: row["settles"] == "yes" for row in knowledge.table("quality", "answers.csv")}
 
 
+def _answer_words(language: str) -> dict[str, str]:
+    """Answer → how a list in this language writes it."""
+    return {
+        row["code"]: row["risposta" if language == "it" else "code"]
+        for row in knowledge.table("quality", "answers.csv")
+    }
+
+
+def _settled(query: "Query") -> bool:
+    return query.state == "resolved" or (query.state == "answered" and answers().get(query.answer, False))
+
+
 # ------------------------------------------------------------------ following the gate
 
 
-def follow(book: Path, slice_: Path, gate: Path) -> Followed:
-    """Bring the book up to this gate of this slice and write it anew with its lists. The same gate twice changes nothing.
+def follow(book: Path, slice_: Path, gate: Path, *, language: str = LANGUAGES[0]) -> Followed:
+    """Bring the book up to this gate of this slice and write it anew with its lists, in the site's language. The same gate twice
+    changes nothing.
 
-    Answers that were written into the book's own lists and not taken yet are taken first, so that none is lost. Raises E-SLICE-*,
-    E-GATE-02, E-QUERY-01 when the book is another site's or does not read, E-QUERY-02 and -03 for answers that do not fit.
+    Answers that were written into the book's own lists and not taken yet are taken first, so that none is lost; a line that is not
+    finished stays in the list. Raises E-SLICE-*, E-GATE-02, E-QUERY-01 when the book is another site's or does not read, E-QUERY-02 for
+    a list that does not read.
     """
     opened = open_slice(slice_)
     verdict = read_json(Path(gate) / "verdict.json", "E-GATE-02")
@@ -108,15 +152,35 @@ def follow(book: Path, slice_: Path, gate: Path) -> Followed:
         raise PalmaresError("E-GATE-02", str(gate), detail="the slice has changed since, or is another one")
     old = known(Path(book), opened.site)
     defined = definitions()
-    found, more = findings(opened, Path(gate), verdict, defined)
-    queries = compared(old, found)
-    _write(Path(book), opened.site, queries)
+    found, more = findings(opened, Path(gate), verdict, defined, old, language)
+    queries = compared(old, found, gone=seen_whole(verdict))
+    _write(Path(book), opened.site, queries, language)
     new = sum(one.query not in old for one in queries.values())
-    return Followed(opened.site, states(queries.values()), new, more, str(Path(book) / XLSX))
+    unfinished = sum(
+        bool(one.answer) and one.state in ("open", "reappeared") and one.answer not in answers()
+        for one in queries.values()
+    )
+    unfinished += sum(
+        one.state in ("open", "reappeared")
+        and one.answer in answers()
+        and not (one.answered_by and _day(one.answered_on))
+        for one in queries.values()
+    )
+    return Followed(opened.site, states(queries.values()), new, more, str(Path(book) / XLSX), unfinished)
 
 
-def compared(old: Mapping[str, Query], found: Mapping[str, Query]) -> dict[str, Query]:
-    """The queries after a gate: what was found against what the book held."""
+def seen_whole(verdict: Mapping[str, Any]) -> bool:
+    """Whether every table could be looked at; where one could not, what is not found is not known to be gone."""
+    return not any(
+        covers(family, check["code"]) and check["verdict"] != "PASS"
+        for check in verdict["checks"]
+        for family in _UNSEEN
+    )
+
+
+def compared(old: Mapping[str, Query], found: Mapping[str, Query], *, gone: bool = True) -> dict[str, Query]:
+    """The queries after a gate: what was found against what the book held. What is not found any more is resolved, if what is not
+    found is known to be `gone`."""
     settles = answers()
     queries: dict[str, Query] = {}
     for number, query in found.items():
@@ -140,7 +204,7 @@ def compared(old: Mapping[str, Query], found: Mapping[str, Query]) -> dict[str, 
         )
     for number, before in old.items():
         if number not in found:
-            queries[number] = replace(before, state="resolved")
+            queries[number] = replace(before, state="resolved") if gone else before
     return queries
 
 
@@ -153,13 +217,18 @@ def states(queries: Iterable[Query]) -> dict[str, int]:
 
 
 def findings(
-    opened: Slice, gate: Path, verdict: Mapping[str, Any], defined: Definitions
+    opened: Slice,
+    gate: Path,
+    verdict: Mapping[str, Any],
+    defined: Definitions,
+    old: Mapping[str, Query],
+    language: str = LANGUAGES[0],
 ) -> tuple[dict[str, Query], int]:
-    """The rows that broken checks reject, each as a query; and how many were left out because a check has too many."""
-
-    remedies = {check.code: check.remedy for check in defined.checks}
+    """The rows that broken checks reject, each as a query; and how many were left out because a check has too many. Those that the
+    book knows are always among them."""
+    said = {check.code: check.text(language) for check in defined.checks}
     with duckdb.connect() as connection:
-        titles, more = _asked(connection, gate, verdict, defined)
+        titles, more = _asked(connection, gate, verdict, defined, old)
         rows = _rows(connection, opened) if titles else []
     found = {}
     for code, table, row, patient, resource in rows:
@@ -168,12 +237,12 @@ def findings(
             query=number,
             state="open",
             check=code,
-            title=titles[code],
+            title=said[code].title if code in said else titles[code],
             patient=patient or "",
             resource=resource or "",
             table=table,
             row=row,
-            what_to_do=remedies.get(code, ""),
+            what_to_do=said[code].remedy if code in said else "",
             first=opened.extracted_to or "",
             last=opened.extracted_to or "",
             times=1,
@@ -183,11 +252,19 @@ def findings(
 
 
 def _asked(
-    connection: duckdb.DuckDBPyConnection, gate: Path, verdict: Mapping[str, Any], defined: Definitions
+    connection: duckdb.DuckDBPyConnection,
+    gate: Path,
+    verdict: Mapping[str, Any],
+    defined: Definitions,
+    old: Mapping[str, Query],
 ) -> tuple[dict[str, str], int]:
     """Fill `asked` (code, cdm_table, cdm_id) from the reject files of the checks that are asked about; their titles, and how many
-    rows are too many for a list."""
+    rows are too many for a list. Rows that the book has are always asked; new ones until so many are unsettled as a list may hold."""
     connection.execute("CREATE TEMP TABLE asked (code VARCHAR, cdm_table VARCHAR, cdm_id BIGINT)")
+    connection.execute("CREATE TEMP TABLE had (code VARCHAR, cdm_table VARCHAR, cdm_id BIGINT, settled BOOLEAN)")
+    had = [(one.check, one.table, one.row, _settled(one) and one.state != "resolved") for one in old.values()]
+    if had:
+        connection.executemany("INSERT INTO had VALUES (?, ?, ?, ?)", had)
     titles, more = {}, 0
     for check in verdict["checks"]:
         code, path = check["code"], gate / "rejects" / f"{check['code']}.parquet"
@@ -195,11 +272,20 @@ def _asked(
         if not broken or not path.is_file() or any(covers(one, code) for one in defined.never_asked):
             continue
         rows = f"SELECT DISTINCT cdm_table, cdm_id FROM read_parquet({quoted_path(path)}) WHERE cdm_id IS NOT NULL"
-        there = connection.execute(f"SELECT count(*) FROM ({rows})").fetchall()[0][0]
         connection.execute(
-            f"INSERT INTO asked SELECT ?, * FROM ({rows}) ORDER BY ALL LIMIT {defined.most_queries}", [code]
+            f"CREATE OR REPLACE TEMP TABLE here AS SELECT r.cdm_table, r.cdm_id, h.code IS NOT NULL AS known, coalesce(h.settled, false) AS "
+            f"settled FROM ({rows}) r LEFT JOIN had h ON h.code = ? AND h.cdm_table = r.cdm_table AND h.cdm_id = r.cdm_id",
+            [code],
         )
-        more += max(int(there) - defined.most_queries, 0)
+        there, told, open_ = connection.execute(
+            "SELECT count(*), count(*) FILTER (known), count(*) FILTER (known AND NOT settled) FROM here"
+        ).fetchall()[0]
+        room = max(defined.most_queries - open_, 0)
+        connection.execute("INSERT INTO asked SELECT ?, cdm_table, cdm_id FROM here WHERE known", [code])
+        connection.execute(
+            f"INSERT INTO asked SELECT ?, cdm_table, cdm_id FROM here WHERE NOT known ORDER BY ALL LIMIT {room}", [code]
+        )
+        more += max(int(there) - int(told) - room, 0)
         if there:
             titles[code] = check["title"]
     return titles, more
@@ -243,72 +329,121 @@ def _rows(connection: duckdb.DuckDBPyConnection, opened: Slice) -> list[tuple[st
 # ------------------------------------------------------------------ answers
 
 
-def take_answers(book: Path, file: Path) -> Taken:
+def take_answers(book: Path, file: Path, *, language: str = LANGUAGES[0]) -> Taken:
     """Take the answers of a worked-through list into the book.
 
     A line without an answer is left as it is. Raises E-QUERY-01 when there is no book, E-QUERY-02 when the file cannot be read or lacks
-    columns, E-QUERY-03 for answers that are not known, lack who gave them or a date, or are for queries that the book does not have;
-    then none is taken.
+    columns, E-QUERY-03 for answers that are not known, lack who gave them or a date, are for queries that the book does not have, or
+    that contradict each other; then none is taken.
     """
     site, queries = _read(Path(book))
     given = _answers_of(Path(file))
-    taken, unanswered = _taken(queries, given, Path(file).name)
-    _write(Path(book), site, taken)
+    taken, wrong = _taken(queries, given)
+    if wrong:
+        raise PalmaresError("E-QUERY-03", Path(file).name, count=len(wrong), detail=_told(wrong))
+    unanswered = sum(not line["answer"] for line in given)
+    _write(Path(book), site, taken, language)
     return Taken(site, len(given) - unanswered, unanswered, states(taken.values()))
 
 
-def _taken(queries: Mapping[str, Query], given: Iterable[Mapping[str, str]], name: str) -> tuple[dict[str, Query], int]:
-    codes, taken, wrong, unanswered = answers(), dict(queries), 0, 0
+def _told(wrong: Sequence[tuple[int, str]]) -> str:
+    """Which lines of a list do not fit, and how: never what stands in them."""
+    lines = "; ".join(f"line {line}: {why}" for line, why in wrong[:_SHOWN])
+    return lines + (f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else "")
+
+
+def _taken(
+    queries: Mapping[str, Query], given: Iterable[Mapping[str, str]]
+) -> tuple[dict[str, Query], list[tuple[int, str]]]:
+    """The queries with the answers that fit, and the lines that do not, each with the reason."""
+    codes, taken, wrong = answers(), dict(queries), []
+    first: dict[str, Mapping[str, str]] = {}
     for line in given:
         if not line["answer"]:
-            unanswered += 1
             continue
-        query = queries.get(line["query"])
-        if query is None or line["answer"] not in codes or not line["answered_by"] or not _is_date(line["answered_on"]):
-            wrong += 1
-            continue
-        if all(line[key] == getattr(query, key) for key in _ANSWER_COLUMNS):
-            continue  # it had been taken
-        taken[query.query] = replace(
-            query,
-            state="answered" if query.state in ("open", "reappeared") else query.state,
-            answer=line["answer"],
-            comment=line["comment"],
-            answered_by=line["answered_by"],
-            answered_on=line["answered_on"],
-        )
-    if wrong:
-        raise PalmaresError(
-            "E-QUERY-03",
-            name,
-            count=wrong,
-            detail=f"answers are {', '.join(codes)}, with who gave them and the day as YYYY-MM-DD",
-        )
-    return taken, unanswered
+        query, at = queries.get(line["query"]), int(line["line"])
+        said = {key: line[key] for key in _ANSWER_COLUMNS}
+        if query is None:
+            wrong.append((at, "the book has no such query"))
+        elif line["answer"] not in codes:
+            wrong.append((at, f"the answer is none of {', '.join(codes)}"))
+        elif not line["answered_by"]:
+            wrong.append((at, "answered_by is empty"))
+        elif not _day(line["answered_on"]):
+            wrong.append((at, "answered_on is no day (2025-01-31 or 31/01/2025)"))
+        elif first.setdefault(line["query"], said) != said:
+            wrong.append((at, "the same query has another answer further up"))
+        elif any(said[key] != getattr(query, key) for key in _ANSWER_COLUMNS) or _unfinished(query):
+            taken[query.query] = replace(
+                query,
+                state="answered" if query.state in ("open", "reappeared") else query.state,
+                answer=line["answer"],
+                comment=line["comment"],
+                answered_by=line["answered_by"],
+                answered_on=line["answered_on"],
+            )
+    return taken, wrong
 
 
-def _is_date(text: str) -> bool:
+def _unfinished(query: Query) -> bool:
+    """Whether its answer waits for the rest of its line."""
+    return query.state == "open" and bool(query.answer)
+
+
+def _begun(
+    queries: Mapping[str, Query], given: Iterable[Mapping[str, str]], wrong: Iterable[tuple[int, str]]
+) -> dict[str, Query]:
+    """The queries with what was begun in the lines that do not fit yet, so that the next list holds it."""
+    lines, begun = {line for line, _ in wrong}, dict(queries)
+    for line in given:
+        query = begun.get(line["query"])
+        if int(line["line"]) in lines and query is not None and query.state in ("open", "reappeared"):
+            begun[query.query] = replace(
+                query,
+                answer=line["answer"],
+                comment=line["comment"],
+                answered_by=line["answered_by"],
+                answered_on=line["answered_on"],
+            )
+    return begun
+
+
+def _day(text: str) -> str:
+    """A day as YYYY-MM-DD, however a spreadsheet wrote it; "" for what is none."""
+    italian = _ITALIAN_DAY.fullmatch(text)
     try:
-        date.fromisoformat(text)
+        if italian:
+            return date(int(italian[3]), int(italian[2]), int(italian[1])).isoformat()
+        if re.fullmatch(r"\d{5}(\.0)?", text):  # a day whose format was lost
+            return (_EXCEL_DAY_0 + timedelta(days=int(float(text)))).isoformat()
+        return date.fromisoformat(
+            text[:10] if re.fullmatch(r"\d{4}-\d\d-\d\d[T ]00:00(:00)?", text) else text
+        ).isoformat()
     except ValueError:
-        return False
-    return True
+        return ""
 
 
 def _answers_of(file: Path) -> list[dict[str, str]]:
-    """The lines of a worked-through list, .csv or .xlsx, with the columns of an answer."""
+    """The lines of a worked-through list, .csv or .xlsx, with the columns of an answer and the number of its line."""
     try:
-        lines = _sheet(file) if file.suffix.lower() == ".xlsx" else _comma_separated(file)
+        heads, lines = _sheet(file) if file.suffix.lower() in (".xlsx", ".xlsm") else _comma_separated(file)
     except FileNotFoundError:
         raise PalmaresError("E-QUERY-02", file.name, detail="there is no such file") from None
     except Exception as error:  # whatever a library says of a damaged file may hold its text: only the kind is told
         raise PalmaresError("E-QUERY-02", file.name, detail=f"it does not read ({type(error).__name__})") from None
-    missing = [name for name in _ANSWER_COLUMNS if lines and name not in lines[0]]
-    if missing or not lines:
-        raise PalmaresError(
-            "E-QUERY-02", file.name, detail=f"columns are missing: {', '.join(missing or _ANSWER_COLUMNS)}"
-        )
-    return [{name: _plain(line[name]) for name in _ANSWER_COLUMNS} for line in lines if line["query"]]
+    places = {head.strip().lower(): place for place, head in reversed(list(enumerate(heads)))}
+    missing = [name for name in _ANSWER_COLUMNS if name not in places]
+    if missing:
+        raise PalmaresError("E-QUERY-02", file.name, detail=f"columns are missing: {', '.join(missing)}")
+    words = {said.lower(): code for language in LANGUAGES for code, said in _answer_words(language).items()}
+    found = []
+    for number, cells in lines:
+        line = {name: _plain(cells[places[name]] if places[name] < len(cells) else None) for name in _ANSWER_COLUMNS}
+        if line["query"]:
+            line["answer"] = words.get(line["answer"].lower(), line["answer"])
+            line["answered_on"] = _day(line["answered_on"]) or line["answered_on"]
+            found.append(line | {"line": str(number)})
+    return found
 
 
 def _plain(value: object) -> str:
@@ -317,23 +452,30 @@ def _plain(value: object) -> str:
         return ""
     if isinstance(value, date):
         return value.isoformat()[:10]
-    text = str(value).strip()
+    text = " ".join(str(value).split())
     return text[1:] if text.startswith("'") else text
 
 
-def _sheet(file: Path) -> list[dict[str, Any]]:
+_Lines = list[tuple[int, Sequence[Any]]]
+
+
+def _sheet(file: Path) -> tuple[list[str], _Lines]:
+    """The heads and the lines of the workbook's sheet of queries, wherever it stands."""
     import openpyxl
 
     workbook = openpyxl.load_workbook(file, read_only=True)
     try:
-        rows = list(workbook.worksheets[0].iter_rows(values_only=True))
+        sheets = [list(sheet.iter_rows(values_only=True)) for sheet in workbook.worksheets]
     finally:
         workbook.close()
-    heads = [str(cell or "") for cell in rows[0]] if rows else []
-    return [dict(zip(heads, row, strict=False)) for row in rows[1:] if any(row)]
+    for rows in sheets:
+        heads = [str(cell or "") for cell in rows[0]] if rows else []
+        if "query" in [head.strip().lower() for head in heads]:
+            return heads, [(number, row) for number, row in enumerate(rows[1:], 2) if any(row)]
+    return [], []
 
 
-def _comma_separated(file: Path) -> list[dict[str, Any]]:
+def _comma_separated(file: Path) -> tuple[list[str], _Lines]:
     """A CSV as the list was written, or as Excel writes it in Italy: with semicolons, perhaps in Windows-1252."""
     raw = file.read_bytes()
     try:
@@ -341,7 +483,10 @@ def _comma_separated(file: Path) -> list[dict[str, Any]]:
     except UnicodeDecodeError:
         text = raw.decode("cp1252")
     head = text.partition("\n")[0]
-    return list(csv.DictReader(io.StringIO(text), delimiter=";" if head.count(";") > head.count(",") else ","))
+    delimiter = max(",;\t", key=head.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    heads = next(reader, [])
+    return heads, [(reader.line_num, row) for row in reader if any(row)]
 
 
 # ------------------------------------------------------------------ the book
@@ -360,10 +505,15 @@ def _read(book: Path) -> tuple[str, dict[str, Query]]:
         raise PalmaresError("E-QUERY-01", str(book), detail=f"{BOOK} is no query book") from None
 
 
+def site_of(book: Path) -> str:
+    """Whose book it is. Raises E-QUERY-01."""
+    return _read(Path(book))[0]
+
+
 def known(book: Path, site: str) -> dict[str, Query]:
     """The queries of the book, with what was written into its own lists since; none when there is no book yet.
 
-    Raises E-QUERY-01 when it is another site's or does not read, E-QUERY-02 and -03 for answers that do not fit."""
+    Raises E-QUERY-01 when it is another site's or does not read, E-QUERY-02 for a list that does not read."""
     if not (book / BOOK).is_file():
         return {}
     owner, queries = _read(book)
@@ -373,7 +523,9 @@ def known(book: Path, site: str) -> dict[str, Query]:
     for name in (CSV, XLSX):
         path = book / name
         if path.is_file() and _hash(path) != written.get(name):
-            queries, _ = _taken(queries, _answers_of(path), name)
+            given = _answers_of(path)
+            queries, wrong = _taken(queries, given)
+            queries = _begun(queries, given, wrong)
     return queries
 
 
@@ -381,7 +533,7 @@ def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _write(book: Path, site: str, queries: Mapping[str, Query]) -> None:
+def _write(book: Path, site: str, queries: Mapping[str, Query], language: str) -> None:
     """The book and its two lists, whole or not at all: what is to be worked on first."""
     order = {"reappeared": 0, "open": 1, "answered": 2, "resolved": 3}
     listed = sorted(queries.values(), key=lambda one: (order[one.state], one.check, one.patient, one.query))
@@ -389,8 +541,8 @@ def _write(book: Path, site: str, queries: Mapping[str, Query]) -> None:
         with (folder / CSV).open("w", encoding="utf-8-sig", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow([one.name for one in fields(Query)])
-            writer.writerows([_guarded(value) for value in asdict(one).values()] for one in listed)
-        _write_sheet(folder / XLSX, listed)
+            writer.writerows(_cells(one, language) for one in listed)
+        _write_sheet(folder / XLSX, listed, language)
         document = {
             "format": FORMAT,
             "site": site,
@@ -400,11 +552,17 @@ def _write(book: Path, site: str, queries: Mapping[str, Query]) -> None:
         (folder / BOOK).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
+def _cells(query: Query, language: str) -> list[Any]:
+    """A query as a line of a list."""
+    said = asdict(query) | {"answer": _answer_words(language).get(query.answer, query.answer)}
+    return [_guarded(value) for value in said.values()]
+
+
 def _guarded(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def _write_sheet(path: Path, listed: list[Query]) -> None:
+def _write_sheet(path: Path, listed: list[Query], language: str) -> None:
     """The list as a workbook: filters, a fixed head, the answers to choose from; a second sheet says how it is worked."""
     import openpyxl
     from openpyxl.styles import Alignment, Font, PatternFill
@@ -417,7 +575,7 @@ def _write_sheet(path: Path, listed: list[Query]) -> None:
     names = [one.name for one in fields(Query)]
     sheet.append(names)
     for one in listed:
-        sheet.append([_guarded(value) for value in asdict(one).values()])
+        sheet.append(_cells(one, language))
     yours = PatternFill("solid", fgColor="FFF2CC")
     widths = {"title": 44, "what_to_do": 60, "comment": 40, "patient": 34, "resource": 40, "check": 30}
     for at, name in enumerate(names, 1):
@@ -432,22 +590,16 @@ def _write_sheet(path: Path, listed: list[Query]) -> None:
                 cell.alignment = Alignment(vertical="top", wrap_text=True)
     sheet.freeze_panes = "C2"
     sheet.auto_filter.ref = sheet.dimensions
-    choice = DataValidation(type="list", formula1=f'"{",".join(answers())}"', allow_blank=True)
+    choice = DataValidation(type="list", formula1=f'"{",".join(_answer_words(language).values())}"', allow_blank=True)
     letter = sheet.cell(row=1, column=names.index("answer") + 1).column_letter
     choice.add(f"{letter}2:{letter}{max(len(listed), 1) + 1}")
     sheet.add_data_validation(choice)
-    how = workbook.create_sheet("how")
-    for line in (
-        [
-            "Each line is one query: look the patient up by the pseudonym, look at the record, and fill the coloured columns."
-        ],
-        ["Then: palmares gate answers queries.xlsx --book FOLDER"],
-        ["Write no name, no birth date and no number of the patient into the comment."],
-        [],
-        ["answer", "what it means"],
-        *([row["code"], row["explanation"]] for row in knowledge.table("quality", "answers.csv")),
-    ):
-        how.append(line)
+    how = workbook.create_sheet(_HOW[language][0])
+    words = _answer_words(language)
+    for line in _HOW[language][1:]:
+        how.append([line])
+    for row in knowledge.table("quality", "answers.csv"):
+        how.append([words[row["code"]], row["spiegazione" if language == "it" else "explanation"]])
     how.column_dimensions["A"].width = 24
     how.column_dimensions["B"].width = 110
     workbook.save(path)

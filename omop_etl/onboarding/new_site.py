@@ -149,6 +149,7 @@ def _toml(new: NewSite) -> list[str]:
         "",
         f"name = {_quoted(new.name)}",
         f"time_zone = {_quoted(new.time_zone)}               # of the hospital's clocks; an IANA name",
+        '# language = "it"                           # of the query lists; default: en',
         f'key_file = "keys/{new.id}.key"              # the secret of the pseudonyms; mode 0600; keep a safe copy',
         f'# identifiers = "keys/{new.id}.known.csv"   # made by: palmares site identifiers; nothing is submitted in which one stands',
         f'# codes = "codes/{new.id}"                  # local code maps, once codes were reviewed: palmares vocab review',

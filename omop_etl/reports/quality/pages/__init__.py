@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from omop_etl.gates.definitions import LANGUAGES
+from omop_etl.config import LANGUAGES
 from omop_etl.reports.quality.pages import pictures
 from omop_etl.reports.quality.pages.translated import reasons, translated
 from omop_etl.reports.quality.shape import QualityData
@@ -120,7 +120,10 @@ def _context(data: QualityData, language: str, *, centre: bool, has_centre: bool
         "reasons": reasons(language),
         "comparison": sorted(
             (one for one in data["comparison"] if one["share"] is not None),
-            key=lambda one: ((one["median"] or 0.0) - (one["share"] or 0.0), one["code"]),  # the furthest behind the others first
+            key=lambda one: (
+                (one["median"] or 0.0) - (one["share"] or 0.0),
+                one["code"],
+            ),  # the furthest behind the others first
         ),
         "trend": _trend(data),
         "heat": _heat(data),

@@ -11,7 +11,8 @@ from functools import cache
 from typing import Any, cast
 
 from fhir_adapters.knowledge import table
-from omop_etl.gates.definitions import LANGUAGES, Check, Text, covers, definitions, family_title
+from omop_etl.config import LANGUAGES
+from omop_etl.gates.definitions import Check, Text, covers, definitions, family_title
 from omop_etl.gates.overrides import APPLIED, EXPIRED
 from omop_etl.gates.profile import settings
 from omop_etl.reports.quality.collecting import conditions
