@@ -30,6 +30,7 @@ from omop_etl.locks.place import (
 )
 from omop_etl.locks.provenance import differences, provenance
 from omop_etl.publish import release
+from omop_etl.publish.meds_files import DIGITS, INDEX
 from omop_etl.study.reading import literal
 from omop_etl.study.rules import load_study
 from omop_etl.submission.contents import verify as verify_submission
@@ -258,22 +259,45 @@ def _nothing_later(folder: Path, cut_off: date) -> None:
             f"CREATE TABLE person AS SELECT substr(sha256({literal(salt)} || person_id), 1, 16) AS patient, index_date "
             f"FROM read_parquet({literal(str(folder / COHORT / 'persons.parquet'))}) WHERE eligible"
         )
-        for name, column in _DAYS:
+        for name, column, since in _DAYS:
             source = f"read_parquet({literal(str(folder / DATASETS / f'{name}.parquet'))})"
             later = connection.execute(
-                f'SELECT count(*) FROM {source} JOIN person USING (patient) WHERE index_date + CAST("{column}" AS INTEGER) > ?',
+                f"SELECT count(*) FROM {source} AS one JOIN person USING (patient) "
+                f'WHERE person.index_date + CAST({since} + one."{column}" AS INTEGER) > ?',
                 [cut_off],
             ).fetchall()[0][0]
             if later:
                 raise PalmaresError("E-LOCK-04", f"{name}/{column}", count=later)
+        # the times of MEDS count from one day 0; a subject is a number that the released id makes
+        events = f"read_parquet({literal(str(folder / DATASETS / 'meds' / 'data' / '*.parquet'))})"
+        later = connection.execute(
+            f"""
+            SELECT count(*)
+            FROM {events} AS event
+            JOIN (SELECT subject_id, time AS day_0 FROM {events} WHERE code = '{INDEX}') USING (subject_id)
+            JOIN person ON CAST('0x' || substr(person.patient, 1, {DIGITS}) AS BIGINT) = subject_id
+            WHERE person.index_date + CAST(date_diff('day', day_0, event.time) AS INTEGER) > ?
+            """,
+            [cut_off],
+        ).fetchall()[0][0]
+        if later:
+            raise PalmaresError("E-LOCK-04", "meds/time", count=later)
 
 
+# every released day of something that was recorded: dataset, column, and the day from which it counts
 _DAYS = (
-    ("time_to_event", "ADT"),
-    ("lines", "start_day"),
-    ("lines", "end_day"),
-    ("sequences", "day"),
-    ("features", "day"),
+    ("baseline", "sample_day", "0"),
+    ("baseline", "days_to_death_or_last_contact", "0"),
+    ("analyses", "start_day", "0"),
+    ("time_to_event", "ADT", "0"),
+    ("time_to_event", "entry_day", "STARTDT"),
+    ("lines", "start_day", "0"),
+    ("lines", "end_day", "0"),
+    ("lines", "next_line_day", "0"),
+    *(("lines", f"{name}_days", "start_day") for name in ("pfs", "ttnt", "os")),
+    ("lines", "entry_day", "start_day"),
+    ("sequences", "day", "0"),
+    ("features", "day", "0"),
 )
 
 

@@ -1,4 +1,4 @@
-"""The register of locks: one line per lock that was sealed, each holding the hash of the line before it.
+"""The register of locks: one line per lock that was sealed, each holding its own hash and that of the line before it.
 
 It is only ever added to. A line that is changed, dropped or put between others breaks the chain.
 """
@@ -23,8 +23,9 @@ def add(folder: Path, entry: dict[str, Any]) -> None:
         raise PalmaresError("E-LOCK-05", REGISTER, detail="its chain is broken")
     previous = hashlib.sha256(lines[-1][0]).hexdigest() if lines else FIRST
     line = entry | {"at": datetime.now(UTC).isoformat(timespec="seconds"), "previous": previous}
+    line |= {"sha256": _sha256(line)}
     with (folder / REGISTER).open("ab") as out:
-        out.write(json.dumps(line, sort_keys=True).encode() + b"\n")
+        out.write(_bytes(line) + b"\n")
         out.flush()
         os.fsync(out.fileno())
 
@@ -44,6 +45,8 @@ def read(folder: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], bool]:
         try:
             entry = json.loads(line)
             sound = entry["previous"] == previous and isinstance(entry["name"], str)
+            # the last line has no line after it: each holds its own hash too
+            sound = sound and line == _bytes(entry) + b"\n" and entry["sha256"] == _sha256(entry)
         except (ValueError, KeyError, TypeError):
             return found, False
         if not sound:
@@ -51,6 +54,15 @@ def read(folder: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], bool]:
         found.append((line[:-1], entry))
         previous = hashlib.sha256(line[:-1]).hexdigest()
     return found, True
+
+
+def _bytes(entry: dict[str, Any]) -> bytes:
+    """A line as it is written: one text for one content."""
+    return json.dumps(entry, sort_keys=True).encode()
+
+
+def _sha256(entry: dict[str, Any]) -> str:
+    return hashlib.sha256(_bytes({key: value for key, value in entry.items() if key != "sha256"})).hexdigest()
 
 
 def entry_of(folder: Path, name: str) -> tuple[dict[str, Any] | None, bool]:

@@ -2,7 +2,7 @@
 
 Each patient's day 0 stands at one and the same moment (`[meds] day_0` of datasets.toml): times keep their distances and no
 date leaves. `subject_id` is the number that the first thirteen hexadecimal digits of the released id make, so that MEDS and
-the other datasets join: `int(patient[:13], 16)`. What is written has passed the schemas of the `meds` package.
+the other datasets join: `int(patient[:13], 16)`. A record that no one could map has no code: it is left out, and counted. What is written has passed the schemas of the `meds` package.
 """
 
 import json
@@ -16,6 +16,7 @@ import duckdb
 
 from fhir_adapters.errors import PalmaresError
 from omop_etl import __version__
+from omop_etl.cohorts.small_cells import HIDDEN
 from omop_etl.derive.rules import Rules
 from omop_etl.publish.datasets import sql_error
 from omop_etl.study.reading import literal
@@ -75,6 +76,21 @@ def write_meds(
     total = int(connection.execute(f"SELECT count(*) FROM {events}").fetchall()[0][0])
     shutil.rmtree(plain, ignore_errors=True)
     return total
+
+
+def left_out(connection: duckdb.DuckDBPyConnection, rules: Rules, *, threshold: int) -> dict[str, int | str]:
+    """By CDM table the records that MEDS leaves out because no one could map them; a small number is hidden.
+
+    Raises E-STUDY-03 when the SELECT does not run or is not there.
+    """
+    try:
+        sql = (rules.study.folder / "datasets" / "meds_left_out.sql").read_text(encoding="utf-8")
+        found = connection.execute(sql).fetchall()
+    except OSError:
+        raise PalmaresError("E-STUDY-03", "datasets/meds_left_out.sql", detail="it cannot be read") from None
+    except duckdb.Error as error:
+        raise sql_error(error, "datasets/meds_left_out.sql") from None
+    return {str(table): HIDDEN if 0 < records < threshold else int(records) for table, records in found}
 
 
 def _settings(settings: Mapping[str, Any]) -> tuple[date, int, list[tuple[str, float]]]:

@@ -22,7 +22,7 @@ from omop_etl.derive import derive
 from omop_etl.derive.rules import Rules, load_rules
 from omop_etl.publish import anonymity, counted, dictionary, privacy, risk_table, table_one
 from omop_etl.publish.datasets import Made, lay_out, load_datasets, settings, write_dataset
-from omop_etl.publish.meds_files import FOLDER, write_meds
+from omop_etl.publish.meds_files import FOLDER, left_out, write_meds
 from omop_etl.study.reading import content_sha256, literal, open_warehouse
 from omop_etl.study.rules import Study, load_study
 
@@ -93,12 +93,13 @@ def release(
             if progress:
                 progress("publish MEDS")
             counts[FOLDER] = write_meds(connection, whole, about, folder, spill)
+            unmapped = left_out(connection, whole, threshold=rules.thresholds["public"])
             if progress:
                 progress("tables, small cells hidden")
             hidden = _tables(connection, whole, about, made, told, folder)
             _attrition(connection, rules, hidden, folder)
         shutil.rmtree(spill, ignore_errors=True)
-        _write_json(_about(rules, manifest, Path(cohort), folder), folder / "manifest.json")
+        _write_json(_about(rules, manifest, Path(cohort), unmapped, folder), folder / "manifest.json")
         privacy.check(folder, day_0=about["meds"]["day_0"])
         files = sum(path.is_file() for path in folder.rglob("*"))
     return Release(counts, files, str(out))
@@ -189,7 +190,9 @@ def _write_json(value: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _about(rules: Study, manifest: dict[str, Any], cohort: Path, folder: Path) -> dict[str, Any]:
+def _about(
+    rules: Study, manifest: dict[str, Any], cohort: Path, unmapped: dict[str, int | str], folder: Path
+) -> dict[str, Any]:
     return {
         "format": 2,
         "study": rules.name,
@@ -200,6 +203,8 @@ def _about(rules: Study, manifest: dict[str, Any], cohort: Path, folder: Path) -
         "parameters": dict(rules.parameters),
         "day_0": "index: first CDK4/6 inhibitor for advanced disease",
         "privacy": "no dates: day offsets and the index year; ages top-coded; small cells hidden",
+        # records without a code, by table
+        "meds_left_out": unmapped,
         "code_version": __version__,
         "study_sha256": manifest["study_sha256"],
         "cohort_manifest_sha256": hashlib.sha256((cohort / "manifest.json").read_bytes()).hexdigest(),

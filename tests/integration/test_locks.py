@@ -117,6 +117,14 @@ def test_any_byte_that_changes_is_found(copy: Path) -> None:
         path.write_bytes(raw + b"\n")
         assert not verify(copy, "lock-1").sound, path.name
         path.write_bytes(raw)
+    register = copy / "locks" / "register.ndjson"
+    raw = register.read_bytes()
+    for at in range(len(raw)):  # also of its last line, after which there is none
+        register.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+        assert verify(copy, "lock-1").problems, at
+    register.write_bytes(raw.replace(b": ", b":  ", 1))
+    assert verify(copy, "lock-1").problems
+    register.write_bytes(raw)
     manifest = copy / "locks" / "lock-1" / "manifest.json"
     raw = manifest.read_bytes()
     for at in range(0, len(raw), 499):  # what is JSON still may be no manifest
@@ -209,6 +217,28 @@ def test_nothing_is_dated_after_the_cut_off(home: Path, lock: Lock) -> None:
         _nothing_later(folder, date(2019, 5, 15))
     assert raised.value.code == "E-LOCK-04"
     assert raised.value.count
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("lines", "next_line_day"), ("lines", "os_days"), ("lines", "entry_day"), ("baseline", "sample_day"),
+        ("baseline", "days_to_death_or_last_contact"), ("analyses", "start_day"), ("time_to_event", "entry_day"), ("meds", "time"),
+    ],
+)  # fmt: skip
+def test_every_released_day_is_held_against_the_cut_off(name: str, column: str, copy: Path) -> None:
+    folder = copy / "locks" / "lock-1"
+    path = folder / "datasets" / ("meds/data/0.parquet" if name == "meds" else f"{name}.parquet")
+    late = "TIMESTAMP '2090-01-01'" if name == "meds" else "9999"
+    where = "code <> 'PALMARES//INDEX' AND time IS NOT NULL" if name == "meds" else "TRUE"
+    changed = f"SELECT * REPLACE (CASE WHEN {where} THEN {late} END AS {column}) FROM '{path}'"
+    if name == "meds":
+        changed = f"SELECT * REPLACE (CASE WHEN {where} THEN {late} ELSE time END AS time) FROM '{path}'"
+    duckdb.sql(f"COPY ({changed}) TO '{copy}/changed.parquet'")
+    shutil.copyfile(copy / "changed.parquet", path)
+    with pytest.raises(PalmaresError) as raised:
+        _nothing_later(folder, CUT_OFF)
+    assert (raised.value.code, raised.value.subject) == ("E-LOCK-04", f"{name}/{column}")
 
 
 def test_it_is_made_again_to_the_byte_whatever_the_intake_holds_by_then(home: Path, lock: Lock, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.folders import described, whole_folder
 from omop_etl import __version__
+from omop_etl.cohorts.small_cells import HIDDEN
 from omop_etl.derive.rules import load_rules
 from omop_etl.publish import privacy
 from omop_etl.reports.ml.learning import NULL, Group, Learnt, Measure, learn
@@ -42,7 +43,7 @@ class MlReport:
     analysis: str
     outcome: str
     lines: int | str
-    patients: int
+    patients: int | str
     concordance: dict[str, str]
     out: str
 
@@ -70,14 +71,18 @@ def report(
     if chosen not in OUTCOMES:
         raise PalmaresError("E-REPORT-01", chosen, detail="there are " + ", ".join(OUTCOMES))
     say("read the lines")
-    rows, left_out = _rows(source, settings, analysis, chosen)
+    rows, left_out, late = _rows(source, settings, analysis, chosen)
     say("learn, test, draw")
     learnt = learn(rows, settings, days_per_month=float(rules.parameters["days_per_month"]), seed=seed)
-    # the few that were left out must not follow from how many lines a release has
+    # the few that were left out must not follow from how many lines, or patients, a release has
     few = any(0 < n < threshold for n in left_out.values())
+    people = int(rows["patient"].nunique())
+    few_people = 0 < len(source.members(analysis)) - people < threshold
     sizes: dict[str, int | str] = dict(learnt.sizes)
     if few:
-        sizes["lines to learn from"] = "*"
+        sizes["lines to learn from"] = HIDDEN
+    if few_people:
+        sizes["patients to learn from"] = HIDDEN
     about: dict[str, Any] = {
         "source": source.name,
         "study": source.study,
@@ -85,7 +90,9 @@ def report(
         "outcome": chosen,
         "seed": seed,
         "sizes": sizes,
-        "left_out": {name: n if n == 0 or n >= threshold else f"<{threshold}" for name, n in left_out.items()},
+        "left_out": {name: n if n == 0 or n >= threshold else HIDDEN for name, n in left_out.items()},
+        # of those that were learnt from and tested on
+        "late_entry": late if all(n == 0 or n >= threshold for n in (late, len(rows) - late)) else HIDDEN,
         "features": list(settings.features),
         "models": {name: dict(parameters) for name, parameters in settings.models.items()},
     }
@@ -98,11 +105,14 @@ def report(
         )
         privacy.check(partial)
     concordance = {one.model: _interval(one) for one in learnt.measures if one.measure == "concordance"}
-    lines = "*" if few else len(rows)
-    return MlReport(analysis, chosen, lines, int(rows["patient"].nunique()), concordance, str(out))
+    lines = HIDDEN if few else len(rows)
+    return MlReport(analysis, chosen, lines, HIDDEN if few_people else people, concordance, str(out))
 
 
-def _rows(source: Released, settings: Settings, analysis: str, outcome: str) -> "tuple[pd.DataFrame, dict[str, int]]":
+def _rows(
+    source: Released, settings: Settings, analysis: str, outcome: str
+) -> "tuple[pd.DataFrame, dict[str, int], int]":
+    """The lines of an analysis with their outcome, how many were left out and why, and of how many the patient entered late."""
     days, event = f"{outcome}_days", f"{outcome}_event"
     rows = source.frame("lines", ("patient", days, event, "entry_day", *settings.features))
     rows = rows[rows["patient"].isin(source.members(analysis))]
@@ -123,7 +133,7 @@ def _rows(source: Released, settings: Settings, analysis: str, outcome: str) -> 
     kept = kept.assign(
         days=kept["days"].astype(float).clip(lower=float(settings.values["zero_days"])), event=kept["event"].astype(int)
     )
-    return kept.reset_index(drop=True), left_out
+    return kept.reset_index(drop=True), left_out, int((kept["entry_day"].fillna(0) > 0).sum())
 
 
 def _interval(one: Measure) -> str:
@@ -182,7 +192,7 @@ def _page(about: dict[str, Any], learnt: Learnt, settings: Settings, threshold: 
     page = Page(f"{OUTCOMES[about['outcome']]}: what can be told when a line is chosen")
     page.say(
         f"{about['source']}, {about['analysis'].replace('-', ' ')}: learnt from {_thousands(sizes['lines to learn from'])} lines of "
-        f"{sizes['patients to learn from']:,} patients, tested on {sizes['lines to test on']:,} lines of "
+        f"{_thousands(sizes['patients to learn from'])} patients, tested on {sizes['lines to test on']:,} lines of "
         f"{sizes['patients to test on']:,} others (seed {about['seed']})."
     )
     page.notes(
@@ -190,7 +200,9 @@ def _page(about: dict[str, Any], learnt: Learnt, settings: Settings, threshold: 
             "A patient's lines are all on one side. Only what was known when the line was chosen is a feature.",
             "Prediction is no comparison of treatments: who is given what was not drawn by lot.",
             f"Intervals: {settings.values['bootstraps']} draws of the test patients.",
-            "These learners know no delayed entry: lines that ended before the consent are left out, later entries count from the start.",
+            "These learners know no delayed entry (left truncation): a line that ended before the consent is left out, one during which "
+            f"the patient consented counts from its start ({_thousands(about['late_entry'])} lines). Who consented late had to live until "
+            "then: with many such lines outcomes look better than they are.",
             *(f"{name}: {count} left out" for name, count in about["left_out"].items() if count),
         ]
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.folders import described, whole_folder
 from omop_etl import __version__
+from omop_etl.cohorts.small_cells import HIDDEN, protect
 from omop_etl.derive.rules import load_rules
 from omop_etl.publish import privacy
 from omop_etl.reports.page import Page
@@ -80,14 +81,14 @@ def report(
     if code not in params:
         raise PalmaresError("E-REPORT-01", code, detail="there are " + ", ".join(params))
     say("read the datasets")
-    rows, left_out, sizes = _rows(source, settings, analysis, code)
+    rows, flow = _rows(source, settings, analysis, code)
     plan = design(rows, settings)
     found = estimate(
-        plan, settings, days_per_month=month, threshold=threshold, imputations=imputations, seed=seed, sizes=sizes,
+        plan, settings, days_per_month=month, threshold=threshold, imputations=imputations, seed=seed, sizes=flow.sizes,
         progress=say,
     )  # fmt: skip
     say("write the report")
-    shown = _small(left_out, threshold)
+    shown = flow.shown(threshold)
     with whole_folder(Path(out)) as partial:
         about: dict[str, Any] = {
             "source": source.name,
@@ -95,9 +96,9 @@ def report(
             "analysis": analysis,
             "endpoint": code,
             "endpoint_name": params[code],
-            "patients": _patients(found.curves, threshold),
-            "left_out": shown,
-            "arms": _arms(found.curves, threshold),
+            "patients": shown.total,
+            "left_out": shown.left_out,
+            "arms": _arms(found.curves, shown.patients, threshold),
             "reference": settings.reference,
             "strata": settings.strata,
             "imputations": found.imputations,
@@ -126,10 +127,56 @@ def report(
     return SurvivalReport(analysis, code, about["patients"], events, said, str(out))
 
 
-def _rows(
-    source: Released, settings: Settings, analysis: str, code: str
-) -> "tuple[pd.DataFrame, dict[str, int], dict[str, int]]":
-    """The rows of one analysis and endpoint, who had to be left out of it, by why, and the size of each arm with them."""
+@dataclass(frozen=True)
+class Shown:
+    """The patients of each arm, of all, and those left out by why, as they may be shown."""
+
+    patients: dict[str, int | str]
+    total: int | str
+    left_out: dict[str, int | str]
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Of each arm the patients who are in, and those who had to be left out, by why."""
+
+    kept: dict[str, int]
+    left_out: dict[str, dict[str, int]]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The arms as table one has them."""
+        return {arm: n + sum(gone.get(arm, 0) for gone in self.left_out.values()) for arm, n in self.kept.items()}
+
+    def shown(self, threshold: int) -> Shown:
+        """The size of each arm stands in table one: what was left out of one must not follow from a difference.
+
+        An arm's number at risk at day 0 is the number of its patients: where few were left out both are hidden, else neither.
+        """
+        arms = list(self.kept)
+        why = list(self.left_out)
+        wide = len(arms)
+        leaves = [*self.kept.values(), *(self.left_out[one].get(arm, 0) for one in why for arm in arms)]
+        rows = [list(range(wide * place, wide * (place + 1))) for place in range(1 + len(why))]
+        columns = [list(range(place, len(leaves), wide)) for place in range(wide)]
+        gone = [sum(leaves[leaf] for leaf in column[1:]) for column in columns]
+        few = [0 < n < threshold for n in gone]
+        # printed: each arm unless few are gone, all who are in, each reason; the sizes are known
+        sums = [[place] for place in range(wide) if not few[place]]
+        fixed = set(range(len(sums)))
+        sums += rows
+        known = len(sums)
+        sums += [*columns, list(range(len(leaves)))]
+        fixed |= {known + n for n in range(wide + 1)}
+        hidden = protect(leaves, sums, threshold=threshold, fixed=fixed)[known - len(rows) : known]
+        totals = [sum(leaves[leaf] for leaf in row) for row in rows]
+        said = [HIDDEN if is_hidden else total for is_hidden, total in zip(hidden, totals, strict=True)]
+        patients = {arm: HIDDEN if few[place] else self.kept[arm] for place, arm in enumerate(arms)}
+        return Shown(patients, said[0], dict(zip(why, said[1:], strict=True)))
+
+
+def _rows(source: Released, settings: Settings, analysis: str, code: str) -> "tuple[pd.DataFrame, Flow]":
+    """The rows of one analysis and endpoint, and of each arm who is in and who had to be left out of it, by why."""
     columns = ("patient", settings.strata, settings.treatment, *(one.name for one in settings.covariates))
     baseline = source.frame("baseline", columns)
     baseline = baseline[baseline["patient"].isin(source.members(analysis))]
@@ -138,18 +185,25 @@ def _rows(
     rows = baseline.merge(times, on="patient", how="left", validate="one_to_one")
     without, untreated = rows["AVAL"].isna(), rows[settings.treatment].isna()
     late = ~(rows["at_risk"].astype("boolean").fillna(True).astype(bool)) & ~without
-    left_out = {
-        "no such endpoint (withheld, or it does not apply)": int(without.sum()),
-        "treatment not known": int((untreated & ~without).sum()),
-        "consented on the day of the end or later: never under observation while at risk": int(
-            (late & ~untreated).sum()
-        ),
+    reasons = {
+        "no such endpoint (withheld, or it does not apply)": without,
+        "treatment not known": untreated & ~without,
+        "consented on the day of the end or later: never under observation while at risk": late & ~untreated,
     }
-    kept = rows[~(without | untreated | late)].sort_values("patient")
+    in_it = ~(without | untreated | late)
+    kept = rows[in_it].sort_values("patient")
     if kept.empty:
         raise PalmaresError("E-REPORT-02", analysis, detail="nobody has this endpoint")
-    sizes = {str(arm): int(n) for arm, n in rows[settings.treatment].astype(str).value_counts().items()}
-    return kept, left_out, sizes
+    arm = rows[settings.treatment].astype(str)
+
+    def by_arm(who: "pd.Series") -> dict[str, int]:
+        return {str(name): int(n) for name, n in arm[who].value_counts().items()}
+
+    inside = by_arm(in_it)
+    return kept, Flow(
+        {name: inside.get(name, 0) for name in sorted(arm.unique())},
+        {why: by_arm(who) for why, who in reasons.items()},
+    )
 
 
 def estimate(
@@ -233,16 +287,12 @@ def _effective(plan: Design, weights: "np.ndarray") -> dict[str, float]:
 # ---- what may be shown, and how
 
 
-def _small(counts: dict[str, int], threshold: int) -> dict[str, int | str]:
-    return {name: n if n == 0 or n >= threshold else f"<{threshold}" for name, n in counts.items()}
-
-
-def _arms(curves: Sequence[Curve], threshold: int) -> list[dict[str, Any]]:
+def _arms(curves: Sequence[Curve], patients: Mapping[str, int | str], threshold: int) -> list[dict[str, Any]]:
     """Patients and events of each arm; events are hidden where they, or those without one, are few."""
     return [
         {
             "arm": one.arm,
-            "patients": _of(one, threshold),
+            "patients": patients[one.arm],
             "events": one.events
             if all(n == 0 or n >= threshold for n in (one.events, one.patients - one.events))
             else "*",
@@ -252,18 +302,6 @@ def _arms(curves: Sequence[Curve], threshold: int) -> list[dict[str, Any]]:
         }
         for one in curves
     ]
-
-
-def _of(one: Curve, threshold: int) -> int | str:
-    """The patients of an arm, unless the few that were left out of it would follow from its size."""
-    gone = one.size - one.patients
-    return one.patients if gone == 0 or gone >= threshold else "*"
-
-
-def _patients(curves: Sequence[Curve], threshold: int) -> int | str:
-    gone = sum(one.size - one.patients for one in curves)
-    shown = all(_of(one, threshold) != "*" for one in curves) and (gone == 0 or gone >= threshold)
-    return sum(one.patients for one in curves) if shown else "*"
 
 
 def _share(share: float, patients: int, threshold: int) -> float | None:
@@ -368,7 +406,7 @@ def _page(about: dict[str, Any], plan: Design, found: Results, settings: Setting
             "An observational comparison: adjustment and weighting answer for what was recorded, not for what was not.",
             f"{settings.strata} is a stratum of every model; patients who consented after the start enter on that day (delayed entry).",
             f"Missing covariates: {found.imputations} imputations, pooled by Rubin's rules.",
-            f"Numbers below {threshold} are hidden; * protects them; a curve ends where fewer are at risk.",
+            f"* is a number below {threshold}, or one that would give such a number away; a curve ends where fewer are at risk.",
             *(f"{name}: {count} left out" for name, count in about["left_out"].items() if count),
             *about["notes"],
         ]
@@ -439,7 +477,7 @@ def _page(about: dict[str, Any], plan: Design, found: Results, settings: Setting
     page.table(
         "Effective patients after weighting",
         ("arm", "patients", "effective"),
-        [(one.arm, _of(one, threshold), f"{found.effective[one.arm]:.0f}") for one in found.curves],
+        [(one["arm"], one["patients"], f"{found.effective[one['arm']]:.0f}") for one in about["arms"]],
     )
     page.heading("Proportional hazards")
     page.say("Scaled Schoenfeld residuals against the rank of time; small p values speak against proportional hazards.")

@@ -367,3 +367,47 @@ def test_the_last_look_finds_dates_in_parquet(column: object, tmp_path: Path) ->
 def test_the_last_look_lets_numbers_pass(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("patient,day\n20210304,-30\n0a1b2021-1,12\n")
     privacy.check(tmp_path)
+
+
+def test_of_two_sites_the_initiating_one_says_what_was_known_at_day_0(
+    memory: duckdb.DuckDBPyConnection,
+) -> None:
+    rules = load_rules("palmares2")
+    other = [
+        Event(2, "known", site="s02"),
+        Event(2, "liver metastasis", "2021-05-01", site="s02"),  # before day 0
+        Event(2, "letrozole", "2019-10-01", "2021-04-20", site="s02"),  # adjuvant
+        Event(2, "CNS metastasis", "2021-09-01", site="s02"),  # follow-up
+        Event(2, "weight", "2021-05-31", value="99", site="s02"),
+        Event(1, "linkage token", value="t"), Event(2, "linkage token", value="t", site="s02"),
+    ]  # fmt: skip
+    own = [Event(1, "liver metastasis", "2021-11-01")]  # known there before: not new
+    laid_out(memory, [*patient(1), *own, *other], rules)
+    (row,) = frame(memory, rules, "baseline").to_dict("records")
+    assert (row["met_liver"], row["met_bone"], row["visceral"], row["metastatic_sites"]) == (False, True, False, 1)
+    assert (row["endocrine_sensitivity"], row["adjuvant_et"], row["bmi"]) == ("sensitive", False, 25.6)
+    features = frame(memory, rules, "features")
+    known = features[features["feature"].isin(["met_liver", "met_cns"])].set_index(["landmark", "feature"])["value"]
+    assert (known["day-0", "met_liver"], known["day-0", "met_cns"]) == (0, 0)
+    assert (known["month-6", "met_liver"], known["month-6", "met_cns"]) == (1, 1)
+    new = memory.execute("SELECT value FROM state WHERE name = 'new-site-undeclared'").fetchall()
+    assert new == [("CNS",)]
+
+
+def test_records_that_nobody_could_map_are_counted_where_meds_leaves_them_out(tmp_path: Path) -> None:
+    what = registry()
+    what += [Event(person, "unmapped drug", "2021-08-01") for person in range(1, 15)]
+    warehouse = write(what, tmp_path / "warehouse.duckdb")
+    with duckdb.connect(str(warehouse)) as connection:
+        connection.execute(
+            "INSERT INTO condition_occurrence BY NAME SELECT 900000 + person_id AS condition_occurrence_id, person_id, "
+            "0 AS condition_concept_id, DATE '2021-09-01' AS condition_start_date FROM person WHERE person_id < 4"
+        )
+        connection.execute(  # what the study knows by its LOINC code has one
+            "INSERT INTO measurement BY NAME SELECT 900000 + person_id AS measurement_id, person_id, 0 AS measurement_concept_id, "
+            "'29593-1' AS measurement_source_value, 20.0 AS value_as_number, DATE '2021-05-01' AS measurement_date FROM person"
+        )
+    run(warehouse, tmp_path / "cohort")
+    release(warehouse, tmp_path / "cohort", tmp_path / "release")
+    said = json.loads((tmp_path / "release" / "manifest.json").read_text())["meds_left_out"]
+    assert said == {"condition_occurrence": "*", "drug_exposure": 14, "visit_occurrence": 43}

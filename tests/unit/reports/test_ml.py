@@ -141,9 +141,27 @@ def test_the_few_lines_that_were_left_out_do_not_follow_from_a_difference(small:
     frame.to_parquet(place / "lines.parquet", index=False)
     assert report(place, tmp_path / "out").lines == "*"
     said = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert said["left_out"]["lines that ended before the consent"] == "<10"
+    assert said["left_out"]["lines that ended before the consent"] == "*"
     assert said["sizes"]["lines to learn from"] == "*"
     assert "from * lines" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_late_entry_is_said_with_its_number(small: Settings, tmp_path: Path) -> None:
+    place = release(tmp_path / "release", patients=400)
+    frame = pd.read_parquet(place / "lines.parquet")
+    frame["entry_day"] = pd.array([pd.NA] * len(frame), dtype="Int64")
+    long = frame.index[frame["pfs_days"] > 50][:40]
+    frame.loc[long, "entry_day"] = 30
+    frame.to_parquet(place / "lines.parquet", index=False)
+    report(place, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["late_entry"] == 40
+    assert "counts from its start (40 lines)" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    frame.loc[long[3:], "entry_day"] = pd.NA
+    frame = frame[frame["patient"] != frame["patient"].iloc[0]]  # one patient has no line
+    frame.to_parquet(place / "lines.parquet", index=False)
+    found = report(place, tmp_path / "again")
+    said = json.loads((tmp_path / "again" / "results.json").read_text())
+    assert (said["late_entry"], said["sizes"]["patients to learn from"], found.patients) == ("*", "*", "*")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from omop_etl.reports.survival import SurvivalReport, report
 from omop_etl.reports.survival import estimates as e
 from omop_etl.reports.survival.design import column, design, differences, stabilised_weights
 from omop_etl.reports.survival.imputing import PosteriorLinear, imputed
+from omop_etl.reports.survival.report import Flow, Shown
 from omop_etl.reports.survival.settings import load
 from tests.report_helpers import ARMS, RATIOS, baseline, release, times
 
@@ -108,7 +109,7 @@ def test_who_consented_after_the_end_is_left_out_and_counted(place: Path, done: 
     said = json.loads((done[1] / "results.json").read_text())
     frame = pd.read_parquet(place / "time_to_event.parquet")
     never = int((~frame[frame["PARAMCD"] == "RWPFS"]["at_risk"]).sum())
-    shown = never if never == 0 or never >= 10 else "<10"
+    shown = never if never == 0 or never >= 10 else "*"
     assert shown in said["left_out"].values()
     sizes = pd.read_parquet(place / "baseline.parquet")["index_drug"].value_counts()
     gone = {
@@ -118,6 +119,20 @@ def test_who_consented_after_the_end_is_left_out_and_counted(place: Path, done: 
     # where the few that were left out of an arm would follow from table one, its number is hidden
     assert all(one == "*" or one == 0 or one >= 10 for one in gone.values())
     assert said["patients"] == ("*" if "*" in gone.values() else 420 - never)
+
+
+def test_the_few_left_out_of_one_arm_do_not_follow_from_all_that_were_left_out() -> None:
+    # 12 of a and 2 of b: a's number and 14 left out would say 2
+    flow = Flow({"a": 88, "b": 98, "c": 50}, {"withheld": {"a": 12, "b": 2}, "late": {}})
+    shown = flow.shown(10)
+    assert flow.sizes == {"a": 100, "b": 100, "c": 50}
+    assert shown.patients == {"a": 88, "b": "*", "c": 50}
+    assert (shown.total, shown.left_out["withheld"]) == ("*", "*")
+    # two reasons: 3 and 12, and all 15 of one arm
+    flow = Flow({"a": 85, "b": 50}, {"withheld": {"a": 3}, "late": {"a": 12}})
+    assert flow.shown(10) == Shown({"a": 85, "b": 50}, 135, {"withheld": "*", "late": "*"})
+    flow = Flow({"a": 85, "b": 50}, {"withheld": {"a": 15}, "late": {}})
+    assert flow.shown(10) == Shown({"a": 85, "b": 50}, 135, {"withheld": 15, "late": 0})
 
 
 def test_an_analysis_has_the_endpoint_whose_time_it_is(place: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ CREATE TEMP TABLE given AS
 WITH row AS (
     SELECT
         member.person_id,
+        member.member_id,
         study_drug.drug_exposure_id,
         study_drug.drug_class,
         study_drug.drug,
@@ -23,7 +24,7 @@ WITH row AS (
     WHERE study_drug.start_date <= patient.dies
 )
 SELECT
-    person_id, drug_exposure_id, drug_class, drug, line_class, kind, start_date, latest_start,
+    person_id, member_id, drug_exposure_id, drug_class, drug, line_class, kind, start_date, latest_start,
     -- a last dose shortly before death or the last contact, and no reason to stop: no stop is known
     CASE
         WHEN stop_reason IS NULL AND start_date = last_start AND stated_end >= last_contact - still_given_days() THEN NULL

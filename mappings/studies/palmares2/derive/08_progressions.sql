@@ -1,22 +1,30 @@
 -- Progressions as declared by the physician, with the line during which each came, and the new sites around them.
-CREATE TEMP TABLE metastatic_site AS
+CREATE TEMP TABLE metastatic_row AS
 SELECT
-    member.person_id,
-    disease_row.value AS site,
-    min(disease_row.start_date) AS day,
-    arg_min(disease_row.row_table, (disease_row.start_date, disease_row.row_table, disease_row.row_id)) AS source_table,
-    arg_min(disease_row.row_id, (disease_row.start_date, disease_row.row_table, disease_row.row_id)) AS source_id
+    member.person_id, disease_row.value AS site, disease_row.start_date AS day, disease_row.row_table, disease_row.row_id,
+    -- baseline comes from the initiating site, follow-up from all
+    member.member_id = member.person_id OR disease_row.start_date > coalesce(patient.index_date, patient.advanced_date) AS counts,
+    min(disease_row.start_date) OVER (PARTITION BY member.person_id, disease_row.value) AS first_day    -- at any site
 FROM disease_row
 JOIN member ON member.member_id = disease_row.person_id
 JOIN patient ON patient.person_id = member.person_id
-WHERE disease_row.kind = 'metastasis' AND disease_row.value <> 'unspecified' AND disease_row.start_date <= patient.dies
-GROUP BY member.person_id, disease_row.value;
+WHERE disease_row.kind = 'metastasis' AND disease_row.value <> 'unspecified' AND disease_row.start_date <= patient.dies;
 
+CREATE TEMP TABLE metastatic_site AS
+SELECT
+    person_id, site, min(day) AS day, min(first_day) AS first_day,
+    arg_min(row_table, (day, row_table, row_id)) AS source_table,
+    arg_min(row_id, (day, row_table, row_id)) AS source_id
+FROM metastatic_row
+WHERE counts
+GROUP BY person_id, site;
+
+-- new is what no site of the patient knew before
 CREATE TEMP TABLE new_site AS
 SELECT metastatic_site.*
 FROM metastatic_site
 JOIN patient USING (person_id)
-WHERE metastatic_site.day > patient.advanced_date;
+WHERE metastatic_site.day > patient.advanced_date AND metastatic_site.day = metastatic_site.first_day;
 
 CREATE TEMP TABLE declared_progression AS
 SELECT

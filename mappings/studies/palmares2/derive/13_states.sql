@@ -18,7 +18,7 @@ LEFT JOIN (
 
 -- Endocrine resistance (ESO-ESMO), as far as it is known at day 0.
 CREATE TEMP TABLE resistance AS
-WITH adjuvant AS (      -- endocrine therapy begun before the advanced diagnosis
+WITH adjuvant AS (      -- endocrine therapy begun before the advanced diagnosis, as the initiating site knows it: it is baseline
     SELECT
         person_id,
         min(start_date) AS first_day,
@@ -27,7 +27,7 @@ WITH adjuvant AS (      -- endocrine therapy begun before the advanced diagnosis
         bool_or(end_date IS NULL OR end_date >= advanced_date - relapse_on_et_days()) AS at_relapse,
         arg_max(drug_exposure_id, (start_date, drug_exposure_id)) AS source_id
     FROM given JOIN baseline_day USING (person_id)
-    WHERE kind = 'endocrine' AND start_date < advanced_date
+    WHERE kind = 'endocrine' AND start_date < advanced_date AND member_id = person_id
     GROUP BY person_id
 ),
 first_line AS (         -- endocrine therapy alone for advanced disease, before day 0, and a progression on it within 6 months
