@@ -200,11 +200,12 @@ LEFT JOIN chosen_component_value v ON v.list_key = s.value_key
 LEFT JOIN unit u ON u.system = s.unit_system AND u.code = s.unit_code
 
 -- ## death
--- who has a cause of death has died; its day counts where the patient's own record has none
+-- who has a disease as cause of death has died; its day counts where the patient's own record has none. Another answer (not applicable,
+-- a code that does not map) is the cause of a death that the patient's record tells, and tells none
 SELECT
     r.id AS resource_id,
     r.person_id,
-    2 AS priority,
+    CASE WHEN v.domain_id = 'Condition' AND v.concept_id > 0 THEN 2 ELSE 3 END AS priority,
     r.start_datetime,
     r.start_imputed,
     origin(false, r.start_imputed, type_concept('Patient', 'default', '')) AS type_concept_id,

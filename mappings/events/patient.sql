@@ -70,7 +70,8 @@ FROM stage s
 WHERE s.reason IS NULL AND s.key IN (SELECT key FROM person_of WHERE target = key)
 
 -- ## death
--- a day of death that is known to the month is its last day; "deceased" without a day cannot be a row and is counted as a loss
+-- a day of death that is known to the month is its last day; "deceased" without a day is a row only where a cause of death has one, and
+-- is counted as a loss
 SELECT
     s.id AS resource_id,
     p.person_id,
@@ -80,4 +81,4 @@ SELECT
     origin(false, is_partial(s.deceased_datetime), type_concept('Patient', 'default', '')) AS type_concept_id
 FROM stage s
 JOIN person_of p ON p.key = s.key
-WHERE s.reason IS NULL AND ends_at(s.deceased_datetime) IS NOT NULL
+WHERE s.reason IS NULL AND (ends_at(s.deceased_datetime) IS NOT NULL OR s.deceased_boolean)

@@ -70,16 +70,17 @@ _DETAILS = (
         WHERE c.outer_key NOT IN (SELECT key FROM visit_part)
     ) w WHERE w.key = row_visit.key""",
 )
-# of what is told about a death the patient's own record comes first, then the earliest
+# of what is told about a death the patient's own record comes first, then the earliest; a cause alone (priority 3) is no death
 _DEATH = """
 CREATE TABLE row_death AS
 SELECT
     person_id,
-    arg_min(resource_type, (priority, start_datetime, resource_type, resource_id)) AS resource_type,
-    arg_min(resource_id, (priority, start_datetime, resource_type, resource_id)) AS resource_id,
-    arg_min(start_datetime, (priority, start_datetime, resource_type, resource_id)) AS start_datetime,
-    arg_min(start_imputed, (priority, start_datetime, resource_type, resource_id)) AS start_imputed,
-    arg_min(type_concept_id, (priority, start_datetime, resource_type, resource_id)) AS type_concept_id,
+    arg_min(resource_type, (priority, start_datetime, resource_type, resource_id)) FILTER (start_datetime IS NOT NULL) AS resource_type,
+    arg_min(resource_id, (priority, start_datetime, resource_type, resource_id)) FILTER (start_datetime IS NOT NULL) AS resource_id,
+    arg_min(start_datetime, (priority, start_datetime, resource_type, resource_id)) FILTER (start_datetime IS NOT NULL) AS start_datetime,
+    arg_min(start_imputed, (priority, start_datetime, resource_type, resource_id)) FILTER (start_datetime IS NOT NULL) AS start_imputed,
+    arg_min(type_concept_id, (priority, start_datetime, resource_type, resource_id)) FILTER (start_datetime IS NOT NULL)
+        AS type_concept_id,
     arg_min(cause_concept_id, (priority, start_datetime, resource_type, resource_id)) FILTER (cause_concept_id IS NOT NULL) AS cause_concept_id,
     arg_min(cause_source_value, (priority, start_datetime, resource_type, resource_id)) FILTER (cause_concept_id IS NOT NULL)
         AS cause_source_value,
@@ -87,6 +88,7 @@ SELECT
         AS cause_source_concept_id
 FROM death_told
 GROUP BY person_id
+HAVING min(priority) < 3 AND count(start_datetime) > 0
 """
 # what an observation is about, where that is a record of ours: the resource's own row, which has the resource's hash, and none of its
 # details or parts. That it is one of the same person the SELECTs of mappings/omop see to

@@ -52,6 +52,9 @@ RESOURCES = [
     patient("dead-someday", deceasedBoolean=True),
     patient("dead-of", deceasedDateTime="2021-04-05"),
     patient("certified"),
+    patient("alive"),
+    patient("dead-unclear", deceasedDateTime="2021-08-30"),
+    patient("dead-undated", deceasedBoolean=True),
     patient("token", identifier=[{"system": "urn:palmares:linkage-token", "value": TOKEN}]),
     patient("no-token", identifier=[{"system": "urn:palmares:linkage-token", "value": "Mario Rossi"}]),
     patient(
@@ -166,6 +169,18 @@ RESOURCES = [
         valueQuantity=None,
         valueCodeableConcept=concept((SNOMED, "254837009")),
         effectiveDateTime="2021-08-09",
+    ),
+    *(
+        resource(
+            "Observation",
+            f"cause-of-{name}",
+            name,
+            code=concept((LOINC, "69453-9")),
+            valueQuantity=None,
+            valueCodeableConcept=concept((SNOMED, "not-applicable")),
+            effectiveDateTime="2021-09-01",
+        )
+        for name in ("alive", "dead-unclear", "dead-undated")
     ),
     # others
     resource("Condition", "long", clinicalStatus={"coding": [{"code": "resolved"}]}, abatementDateTime="2021"),
@@ -391,8 +406,19 @@ def test_death(slice_: Slice) -> None:
     )
     assert str(certified["death_date"]) == "2021-08-09"
     assert of("dead-someday") is None
-    assert slice_.manifest()["losses"]["deceased-without-day"] == 1
-    assert len(deaths) == 3
+    # an answer that is no disease tells no death; it is the cause of one that the patient's record tells
+    assert of("alive") is None
+    unclear, undated = of("dead-unclear"), of("dead-undated")
+    assert unclear is not None and undated is not None
+    assert (str(unclear["death_date"]), unclear["cause_concept_id"], unclear["cause_source_value"]) == (
+        "2021-08-30",
+        0,
+        "not-applicable",
+    )
+    assert str(undated["death_date"]) == "2021-09-01"
+    assert slice_.manifest()["losses"]["deceased-without-day"] == 2
+    assert slice_.manifest()["losses"]["cause-without-death"] == 1
+    assert len(deaths) == 5
 
 
 def test_the_linkage_token_is_a_token_or_nothing(slice_: Slice) -> None:
