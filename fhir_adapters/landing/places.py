@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import duckdb
 import orjson
 
 from fhir_adapters.errors import machine_errors
@@ -37,6 +36,8 @@ def write_places(shards: Sequence[Shard], folder: Path, before: Path, *, jobs: i
     new = [shard for shard in shards if not Path(shard.path).is_absolute() and not _linked(shard, folder, before)]
     if not new:
         return
+    import duckdb  # here: the workers of validation read this module and need no database
+
     tasks = [_Task(str(shard.place(folder)), f"{shard.place(folder)}.places") for shard in new]
     workers = 1 if sum(shard.bytes for shard in new) < _WORTH_A_POOL else min(jobs, len(tasks))
     with machine_errors(str(folder)), duckdb.connect() as connection:

@@ -31,7 +31,8 @@ from fhir_adapters.shown_names import shown_name
 from fhir_adapters.validation.model import check_line
 from fhir_adapters.validation.verdicts import Found, Verdicts, digest, mark, prepare
 
-_TASK = BLOCK  # bytes of a shard that a worker looks at at a time
+# bytes of a shard that a worker looks at at a time: less where there is less, so that no worker is idle
+_TASK, _SMALLEST_TASK = BLOCK, 2**18
 _WORTH_A_POOL = 2 * 2**20  # bytes: below, one process is done before others have started
 
 
@@ -134,15 +135,16 @@ class _Work:
         """What was found in each shard."""
         marks = [mark(shard.resource_type, shard.place(self._landed)) for shard in self._shards]
         found = [self._verdicts.of_shard(key) if self._verdicts is not None else None for key in marks]
+        size = sum(shard.bytes for shard, known in zip(self._shards, found, strict=True) if known is None)
+        step = max(_SMALLEST_TASK, min(_TASK, size // (4 * jobs)))
         tasks: list[_Task] = []
         for index, (shard, known) in enumerate(zip(self._shards, found, strict=True)):
             if known is None:
-                tasks += self._tasks(index, shard)
+                tasks += self._tasks(index, shard, step)
             else:
                 self.remembered += known.resources + len(known.refused)
                 if progress:
                     progress(shard.bytes)
-        size = sum(task.end - task.start for task in tasks)
         workers = 1 if size < _WORTH_A_POOL else min(jobs, len(tasks))
         for task, result in zip(tasks, in_order(_look, tasks, jobs=workers, subject=str(self._landed)), strict=True):
             so_far = found[task.shard] or Found(0, 0, ())
@@ -158,11 +160,11 @@ class _Work:
                 progress(task.end - task.start)
         return [what or Found(0, 0, ()) for what in found]
 
-    def _tasks(self, index: int, shard: Shard) -> Iterator[_Task]:
+    def _tasks(self, index: int, shard: Shard, step: int) -> Iterator[_Task]:
         path = str(shard.place(self._landed))
         verdicts = str(self._path) if self._path is not None else None
-        for start in range(0, shard.bytes, _TASK):
-            yield _Task(index, path, shard.resource_type, start, min(start + _TASK, shard.bytes), verdicts)
+        for start in range(0, shard.bytes, step):
+            yield _Task(index, path, shard.resource_type, start, min(start + step, shard.bytes), verdicts)
 
 
 def _look(task: _Task) -> _Result:

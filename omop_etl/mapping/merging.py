@@ -21,6 +21,7 @@ from omop_etl.mapping.workers import side_by_side
 # a place of residence has one row for all who live there: that row names the first of them
 _RESIDENCE = "resource_type = 'Patient' AND cdm_table = 'location'"
 _PLACE = "resource_key(resource_type, coalesce(resource_id, ''))"
+_NOT_GONE = "ANTI JOIN gone g ON g.resource_type = o.resource_type AND g.resource_id = o.resource_id"
 _SAME = "IS NOT DISTINCT FROM"
 
 
@@ -103,14 +104,14 @@ def _locations(old: Path, part: Path) -> str:
 
 
 def _ledger(old: Path, part: Path) -> str:
-    new = f"(SELECT * FROM {_rows(part, 'ledger')} WHERE NOT coalesce({_RESIDENCE}, false))"
+    others = f"(SELECT * FROM {{}} WHERE NOT coalesce({_RESIDENCE}, false))"
+    new = others.format(_rows(part, "ledger"))
+    kept = f"SELECT o.* FROM {others.format(_rows(old, 'ledger'))} o {_NOT_GONE} WHERE o.outcome"
     return (
         f"SELECT * EXCLUDE (place) FROM (SELECT *, {_PLACE} AS place FROM ("
-        f"SELECT * FROM {_rows(old, 'ledger')} o WHERE NOT coalesce({_RESIDENCE}, false) "
-        "AND NOT EXISTS (FROM gone g WHERE g.resource_type = o.resource_type AND g.resource_id = o.resource_id) "
         # what was refused as it was read stands in both
-        f"AND NOT (o.outcome <> 'written' AND EXISTS (FROM {new} n WHERE n.outcome <> 'written' AND n.resource_type {_SAME} o.resource_type "
-        f"AND n.resource_id {_SAME} o.resource_id AND n.reason = o.reason)) "
+        f"{kept} = 'written' UNION ALL {kept} <> 'written' AND NOT EXISTS (FROM {new} n WHERE n.outcome <> 'written' "
+        f"AND n.resource_type {_SAME} o.resource_type AND n.resource_id {_SAME} o.resource_id AND n.reason = o.reason) "
         f"UNION ALL SELECT * FROM {new} UNION ALL "
         "SELECT 'Patient', resource_id, 'written', NULL, 'location', count(*) FROM residence GROUP BY resource_id)) "
         "ORDER BY place, resource_type, resource_id, cdm_table, reason"
@@ -125,10 +126,9 @@ def _side(old: Path, part: Path) -> dict[str, str]:
         return f"SELECT * FROM ({stays} UNION ALL SELECT * FROM {_rows(part, f'side/{name}')}){f' ORDER BY {order}' if order else ''}"
 
     others = "ANTI JOIN gone_row g ON g.cdm_table = o.cdm_table AND g.cdm_id = o.cdm_id"
-    of_resources = "ANTI JOIN gone g ON g.resource_type = o.resource_type AND g.resource_id = o.resource_id"
     of_persons = "WHERE person NOT IN (FROM gone_person)"
     trace = (
-        f"SELECT * FROM (SELECT * FROM (FROM {_rows(old, 'side/trace')} WHERE NOT ({_RESIDENCE})) o {of_resources} "
+        f"SELECT * FROM (SELECT * FROM (FROM {_rows(old, 'side/trace')} WHERE NOT ({_RESIDENCE})) o {_NOT_GONE} "
         f"UNION ALL SELECT * FROM {_rows(part, 'side/trace')} WHERE NOT ({_RESIDENCE}) "
         "UNION ALL SELECT 'location', location_id, 'Patient', resource_id FROM residence) "
         "ORDER BY cdm_table, cdm_id, resource_type, resource_id"
@@ -138,7 +138,7 @@ def _side(old: Path, part: Path) -> dict[str, str]:
         "person_link": both("person_link", "WHERE person_id NOT IN (FROM gone_person)", "person_id"),
         "imputed": both("imputed", others, "cdm_table, cdm_id"),
         "visit_by_date": both("visit_by_date", others, "cdm_table, cdm_id"),
-        "members": both("members", of_resources),
+        "members": both("members", _NOT_GONE),
         "linked": both("linked", "WHERE label NOT IN (FROM chosen)", "ALL"),
         "uses": both("uses", of_persons, "ALL"),
         "reach": both("reach", "WHERE person NOT IN (FROM chosen)", "person"),

@@ -23,7 +23,7 @@ from omop_etl.mapping.workers import side_by_side
 
 # the characters of FHIR's datatype id; the careful lane judges others
 _FIT_ID = r"regexp_full_match(id, '[A-Za-z0-9\-.]{1,64}')"
-_HEAD = f"""id, resource_key({{type}}, id) AS key, {{delivery}}::INTEGER AS delivery,
+_HEAD = f"""id, resource_key({{type}}, id) AS key, delivery::INTEGER AS delivery,
     {LAST_UPDATED_SQL} AS last_updated, {VERSION_NUMBER_SQL} AS version_number"""
 # a type without a recipe: who it is, and nothing more
 _BARE = {
@@ -114,19 +114,19 @@ class Reader:
     def _load(
         self, connection: duckdb.DuckDBPyConnection, task: _Task, places: Sequence[tuple[int, Path]], fit: str
     ) -> None:
-        connection.execute(f"DROP TABLE IF EXISTS stage_{task.stage}")
-        by_delivery: dict[int, list[Path]] = defaultdict(list)
-        for delivery, place in places:
-            by_delivery[delivery].append(place)
-        begin = f"CREATE TABLE stage_{task.stage} AS"
-        for delivery, paths in by_delivery.items():
-            source = (
-                f"(SELECT * FROM {read_shards(paths, task.view.columns)} WHERE CASE "
-                f"WHEN \"resourceType\" = {literal(task.resource_type)} AND {fit} THEN true ELSE error('careful') END)"
-            )
-            body = task.select.replace("{type}", literal(task.resource_type)).replace("{delivery}", str(delivery))
-            connection.execute(f"{begin} WITH flat AS ({task.view.sql(source)}) {body}")
-            begin = f"INSERT INTO stage_{task.stage}"
+        several = len({delivery for delivery, _ in places}) > 1
+        source = read_shards([place for _, place in places], task.view.columns, filename=several)
+        if several:
+            files = ", ".join(f"({literal(str(place))}, {delivery})" for delivery, place in places)
+            source = f"{source} JOIN (VALUES {files}) _f(filename, delivery) USING (filename)"
+        source = (
+            f"(SELECT *{'' if several else f', {places[0][0]} AS delivery'} FROM {source} WHERE CASE "
+            f"WHEN \"resourceType\" = {literal(task.resource_type)} AND {fit} THEN true ELSE error('careful') END)"
+        )
+        body = task.select.replace("{type}", literal(task.resource_type))
+        connection.execute(
+            f"CREATE OR REPLACE TABLE stage_{task.stage} AS WITH flat AS ({task.view.sql(source, ['delivery'])}) {body}"
+        )
 
     def _finish(self, connection: duckdb.DuckDBPyConnection, task: _Task) -> None:
         """Keep the newest versions; make the tables below the resource."""
