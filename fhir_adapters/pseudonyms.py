@@ -5,6 +5,7 @@ tax codes, with it the same value always gives the same pseudonym. The site's ke
 linkage is shared by the hospitals, and the central team holds neither. A key is never shown: not in `repr`, not in an error.
 """
 
+import base64
 import hashlib
 import hmac
 import os
@@ -124,6 +125,24 @@ class SiteKey(Key):
         if not value:
             raise ValueError("an empty value has no pseudonym")
         return self._hash(kind, value).hex()[:32]
+
+    def sealed(self, text: str) -> str:
+        """A text that only this key reads again: for what a run has to remember and what may name a patient (AES-256-GCM)."""
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        nonce = secrets.token_bytes(12)
+        return base64.b64encode(nonce + AESGCM(self._hash("sealed", "")).encrypt(nonce, text.encode(), None)).decode()
+
+    def unsealed(self, text: str) -> str | None:
+        """What `sealed` made a text of; None when it was another key's, or was changed."""
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        try:
+            data = base64.b64decode(text, validate=True)
+            return AESGCM(self._hash("sealed", "")).decrypt(data[:12], data[12:], None).decode()
+        except (InvalidTag, ValueError):
+            return None
 
     def uid(self, original: str) -> str:
         """A DICOM UID for a DICOM UID: `2.25.` and the decimal form of a UUID (version 8: custom), at most 44 characters.

@@ -87,7 +87,7 @@ class FhirBulk:
         mark = state.get("mark") if state is not None and comparable and not full else None
         mark = mark if isinstance(mark, str) else None
         run = {"of": identity, "full": full, "mark": mark}
-        with opened(out, run) as spool:
+        with opened(out, run, self._sieve.key) as spool:
             client = Web(self._settings, signer=sign_in.signer(self._settings))
             self.meter = client.meter
             try:

@@ -122,11 +122,15 @@ class Pager:
 
     def _fetch(self, check: bool) -> Fetched:
         came = self._came
+        asked = self._strand.marked(self._query.address(""))
+        if self._strand.entries and self._strand.entries[0].get("asked") != asked:
+            self._strand.clear()  # of an earlier run that asked for other patients
         last = self._strand.last
         if last is None:
             self._prove_increments()
             # from here on the way is settled, for a run that goes on with this strand too
-            self._strand.append(b"", b"", next=self._query.address(self._web.base), increments=came.increments)
+            first = self._query.address(self._web.base)
+            self._strand.append(b"", b"", next=first, increments=came.increments, asked=asked)
         elif not self._strand.entries[0]["increments"]:
             self._read_everything()
         last = self._strand.last or {}

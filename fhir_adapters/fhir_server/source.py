@@ -84,7 +84,7 @@ class FhirServer:
         marks = dict(state.get("types", {})) if state is not None and comparable else {}
         held = known if comparable else None
         run = {"of": identity, "full": full, "marks": marks, "settings": self._query_settings()}
-        with opened(out, run) as spool:
+        with opened(out, run, self._sieve.key) as spool:
             client = Web(self._settings, signer=sign_in.signer(self._settings))
             self.meter = client.meter
             try:

@@ -61,7 +61,7 @@ class Sieve:
 
     def __init__(self, key: "SiteKey | None", settings: Mapping[str, Any]) -> None:
         """Raises E-SRC-02, E-SRC-03, E-KEY-03."""
-        self._key = key
+        self.key = key
         self._settings = settings
         self._patients: dict[str, str] = {}
         self._all: list[Deidentifier] = []
@@ -85,7 +85,7 @@ class Sieve:
 
     def apart(self) -> Deidentifier:
         """One whose counts are not told."""
-        made = Deidentifier.for_site(self._key, zone=self._settings.get("time_zone") or "", settings=self._settings)
+        made = Deidentifier.for_site(self.key, zone=self._settings.get("time_zone") or "", settings=self._settings)
         made.patients = self._patients
         return made
 
@@ -103,7 +103,7 @@ class Sieve:
 
     def ids(self) -> dict[str, str]:
         """What makes ids comparable between two runs: how they were made, and with which key. Nothing secret."""
-        return ids_made_by(self._key, self._settings)
+        return ids_made_by(self.key, self._settings)
 
     def passes(self) -> str:
         """What makes resources comparable: the allow-list and the site's own part in it, as a hash."""

@@ -6,30 +6,38 @@
         <strand>.ids                        one line per resource: m (match) or i (included), type, id, updated
         <strand>.journal                    one line per page: how long the two files were after it, and where to go on
 
+Addresses (where to go on, a job's status and files) may name a patient: with the site's key they are written sealed.
+
 A page counts when its line stands in the journal whole; what the files hold beyond that is cut off when the spool is opened.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
 from fhir_adapters.errors import PalmaresError, machine_errors
 
+if TYPE_CHECKING:
+    from fhir_adapters.pseudonyms import SiteKey
+
 _NOTES = "spool.json"
+_SEALED = ("next", "status", "manifest")  # of an entry or the notes: they hold addresses
 
 
 class Strand:
     """One series of pages. One thread at a time."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, key: "SiteKey | None" = None) -> None:
         self.name = name
+        self._key = key
         self.data = folder / f"{name}.ndjson"
         self.ids = folder / f"{name}.ids"
         self._journal = folder / f"{name}.journal"
@@ -44,7 +52,7 @@ class Strand:
         text = self._journal.read_bytes() if self._journal.exists() else b""
         for line in text.splitlines(keepends=True):
             try:
-                entry = orjson.loads(line) if line.endswith(b"\n") else None
+                entry = _unsealed(orjson.loads(line), self._key) if line.endswith(b"\n") else None
             except orjson.JSONDecodeError:
                 entry = None
             if entry is None or entry["data"] > held[0] or entry["ids"] > held[1]:
@@ -62,6 +70,10 @@ class Strand:
         """The last page's line of the journal."""
         return self.entries[-1] if self.entries else None
 
+    def marked(self, text: str) -> str:
+        """What tells two texts apart without telling them."""
+        return _marked(text, self._key)
+
     def append(self, lines: bytes, ids: bytes, **entry: Any) -> None:
         """Add a page: whole lines with their ends. `entry` goes into the journal."""
         with machine_errors("spool"):
@@ -73,7 +85,7 @@ class Strand:
             names.write(ids)
             names.flush()
             entry |= {"data": data.tell(), "ids": names.tell()}
-            journal.write(orjson.dumps(entry) + b"\n")
+            journal.write(orjson.dumps(_sealed(entry, self._key)) + b"\n")
             journal.flush()
         self.entries.append(entry)
 
@@ -93,16 +105,17 @@ class Strand:
 class Spool:
     """The spool of one extraction folder. Use `opened`."""
 
-    def __init__(self, folder: Path, notes: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, notes: dict[str, Any], key: "SiteKey | None" = None) -> None:
         self.folder = folder
         self.notes = notes
+        self._key = key
 
     def note(self, **more: Any) -> None:
         """Keep notes, whole or not at all."""
         self.notes |= more
         partial = self.folder / f".{_NOTES}"
         with machine_errors("spool"):
-            partial.write_text(json.dumps(self.notes), encoding="utf-8")
+            partial.write_text(json.dumps(_sealed(self.notes, self._key)), encoding="utf-8")
             partial.replace(self.folder / _NOTES)
 
     def clear(self, *kept: str) -> None:
@@ -114,7 +127,7 @@ class Spool:
         self.note()
 
     def strand(self, name: str) -> Strand:
-        return Strand(self.folder, name)
+        return Strand(self.folder, name, self._key)
 
     def files(self) -> list[Path]:
         """The strands' files of resources that are not empty."""
@@ -141,13 +154,14 @@ class Spool:
 
 
 @contextmanager
-def opened(out: Path, run: Mapping[str, Any]) -> Iterator[Spool]:
+def opened(out: Path, run: Mapping[str, Any], key: "SiteKey | None" = None) -> Iterator[Spool]:
     """The spool beside `out`, as an earlier run left it when `run` (what tells runs apart, plain JSON) is the same, else empty.
 
-    It stays when the block fails, so that the next run goes on. Raises E-SRC-07 when another process works in it.
+    `key` seals addresses; without one they stand as they are (the hospital's own ids are pseudonyms then). The spool stays when
+    the block fails, so that the next run goes on. Raises E-SRC-07 when another process works in it.
     """
     folder = out.parent / f".{out.name}.spool"
-    mark = json.dumps(run, sort_keys=True)
+    mark = _marked(json.dumps(run, sort_keys=True), key)  # a site may have written anything into its search
     with machine_errors(str(folder)):
         out.parent.mkdir(parents=True, exist_ok=True)
         with (out.parent / f".{out.name}.lock").open("a") as lock:
@@ -155,20 +169,45 @@ def opened(out: Path, run: Mapping[str, Any]) -> Iterator[Spool]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise PalmaresError("E-SRC-07", out.name) from None
-            notes = _notes(folder)
+            notes = _notes(folder, key)
             if notes is None or notes.get("run") != mark:
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(mode=0o700)
                 notes = {"run": mark}
             folder.chmod(0o700)
-            spool = Spool(folder, notes)
+            spool = Spool(folder, notes, key)
             spool.note()
             yield spool
 
 
-def _notes(folder: Path) -> dict[str, Any] | None:
+def _marked(text: str, key: "SiteKey | None") -> str:
+    """What tells two texts apart without telling them."""
+    return key.pseudonym("spool", text) if key else hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _sealed(entry: dict[str, Any], key: "SiteKey | None") -> dict[str, Any]:
+    """The entry as it is written: what holds addresses is a text that only the site's key reads."""
+    if key is None:
+        return entry
+    return entry | {name: key.sealed(json.dumps(entry[name])) for name in _SEALED if entry.get(name)}
+
+
+def _unsealed(entry: Any, key: "SiteKey | None") -> dict[str, Any] | None:
+    """The entry as it was; None when it is none, or not of this key."""
+    if not isinstance(entry, dict):
+        return None
+    for name in _SEALED if key else ():
+        if entry.get(name):
+            plain = key.unsealed(entry[name]) if key and isinstance(entry[name], str) else None
+            if plain is None:
+                return None
+            entry[name] = json.loads(plain)
+    return entry
+
+
+def _notes(folder: Path, key: "SiteKey | None") -> dict[str, Any] | None:
     try:
         notes = json.loads((folder / _NOTES).read_bytes())
     except (OSError, ValueError):
         return None
-    return notes if isinstance(notes, dict) else None
+    return _unsealed(notes, key)
