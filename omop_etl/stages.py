@@ -9,12 +9,13 @@ Below them stand the few lines that place each stage in a workspace:
 
     <home>/sites/<site>/{extracted/<n>-<kind>, landed, accepted, slice, gate, submission}
     <home>/sites/<site>/sources/<n>.json       what source n remembers of its last extraction that landed
-    <home>/centre/{intake/<site>, warehouse.duckdb, derived, cohort, release}
+    <home>/centre/{intake/<site>, built, warehouse.duckdb, derived, cohort, release}
     <home>/locks/<name>         a frozen, hashed state of the intake at a cut-off date (omop_etl/locks)
     <home>/events.ndjson        one line per stage that began, ended or failed
 """
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from fhir_adapters.errors import PalmaresError, unexpected
+from fhir_adapters.errors import PalmaresError, machine_errors, unexpected
 from omop_etl.config import Site
 
 if TYPE_CHECKING:
@@ -102,16 +103,16 @@ CENTRAL_STAGES = (
     ),
     Stage(
         "build",
-        "Build a new warehouse from all gated slices beside the old one, and swap it in.",
+        "Build a new warehouse from all gated slices beside the old one.",
         "intake",
-        "warehouse.duckdb",
+        "built",
         "omop_etl.warehouse.build",
     ),
     Stage(
         "derive",
-        "Derive eras, lines of therapy, progressions and endpoints, each with the rows it came from.",
-        "warehouse.duckdb",
-        "derived",
+        "Derive eras, lines of therapy, progressions and endpoints, each with the rows it came from; swap the warehouse in.",
+        "built",
+        "warehouse.duckdb, derived",
         "omop_etl.derive.derive",
     ),
     Stage(
@@ -155,7 +156,7 @@ class SitePlace:
         return self.home / "sites" / self.site.id
 
     def __getattr__(self, name: str) -> Path:
-        if name in ("extracted", "landed", "accepted", "slice", "gate", "queries", "quality", "submission"):
+        if name in ("extracted", "landed", "accepted", "slice", "gate", "queries", "quality", "history", "submission"):
             return self.folder / name
         raise AttributeError(name)
 
@@ -177,6 +178,11 @@ class CentrePlace:
     @property
     def warehouse(self) -> Path:
         return self.folder / "warehouse.duckdb"
+
+    @property
+    def built(self) -> Path:
+        """The warehouse that was built and has no eras and episodes yet: nobody reads it but deriving."""
+        return self.folder / "built" / "warehouse.duckdb"
 
     @property
     def derived(self) -> Path:
@@ -369,7 +375,7 @@ def gate(place: SitePlace, vocabulary: Path | None = None) -> dict[str, Any]:
             book=place.queries,
         )
         follow(place.queries, place.slice, place.gate, language=place.site.language)
-        report_site(place.site.id, place.slice, place.gate, place.quality)
+        report_site(place.site.id, place.slice, place.gate, place.quality, history=place.history)
         return verdict
 
     return _noted(place.home, "gate", place.site.id, work)
@@ -397,18 +403,30 @@ def receive(centre: CentrePlace, submission: Path) -> dict[str, Any]:
 
 
 def build(centre: CentrePlace) -> dict[str, Any]:
-    """Build the warehouse from every site that is in the intake."""
+    """Build a new warehouse from every site that is in the intake; readers keep the old one until `derive` is through."""
     from omop_etl.warehouse import build as run
 
     slices = sorted(path for path in centre.intake.glob("*") if path.is_dir() and not path.name.startswith("."))
-    return _noted(centre.home, "build", "warehouse", lambda: run(slices, centre.warehouse))
+    return _noted(centre.home, "build", "warehouse", lambda: run(slices, centre.built))
 
 
 def derive(centre: CentrePlace, study: str) -> dict[str, Any]:
-    """Derive lines and endpoints by the study's rules; eras and episodes go into the warehouse too."""
+    """Derive lines and endpoints by the study's rules; eras and episodes go into the warehouse too.
+
+    What `build` made takes the old warehouse's place here, whole: no reader sees one without eras and episodes.
+    """
     from omop_etl.derive import derive as run
 
-    return _noted(centre.home, "derive", study, lambda: run(centre.warehouse, centre.derived, study=study))
+    def work() -> object:
+        if not centre.built.is_file():  # it has taken its place already: derived anew where it is
+            return run(centre.warehouse, centre.derived, study=study)
+        done = run(centre.built, centre.derived, study=study)
+        with machine_errors(str(centre.warehouse)):
+            centre.built.replace(centre.warehouse)
+            shutil.rmtree(centre.built.parent, ignore_errors=True)
+        return done
+
+    return _noted(centre.home, "derive", study, work)
 
 
 def cohort(centre: CentrePlace, study: str) -> dict[str, Any]:

@@ -152,6 +152,10 @@ def register(report_app: typer.Typer) -> None:
         site: SiteOption = None,
         slice_: SliceOption = None,
         gate_: GateOption = None,
+        history: Annotated[
+            Path | None,
+            typer.Option(help="Where the hospital remembers its runs: this one is added, and held against the last."),
+        ] = None,
         json: JsonOption = False,
     ) -> None:
         from omop_etl.reports.quality import report, report_site
@@ -160,7 +164,7 @@ def register(report_app: typer.Typer) -> None:
         if intake is not None:
             _show(report(intake, out, warehouse=warehouse, derived=derived), json, started)
         elif site is not None and slice_ is not None and gate_ is not None:
-            _show(report_site(site, slice_, gate_, out), json, started)
+            _show(report_site(site, slice_, gate_, out, history=history), json, started)
         else:
             raise typer.BadParameter("give --intake, or --site with --slice and --gate")
 

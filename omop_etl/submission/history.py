@@ -2,12 +2,15 @@
 
     <intake>/../history/<site>/<when>-<number>.json
 
+A hospital remembers its own runs in the same way: <site>/history/<when>-<number>.json, whatever its gate said.
+
 Only numbers: the verdict, each check that was not PASS and each check of the study with its two counts, and the profile of the slice.
 The intake itself holds the submission that counts now.
 """
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,15 +30,47 @@ def remember(intake: Path, content: Content, *, received_at: datetime | None = N
     folder = Path(intake).absolute().parent / FOLDER / content.site
     if any(path.name.endswith(f"-{content.number}.json") for path in folder.glob("*.json")):
         return
-    folder.mkdir(parents=True, exist_ok=True)
     moment = received_at or datetime.now(UTC)
-    with whole_file(folder / f"{moment:%Y%m%dT%H%M%SZ}-{content.number}.json") as path:
-        path.write_text(json.dumps(record(content, moment)) + "\n", encoding="utf-8")
+    said = record(
+        content.site, content.number, content.verdict, content.slice.manifest, content.slice.extracted_to, moment
+    )
+    _written(folder, said, moment)
 
 
-def record(content: Content, received_at: datetime) -> dict[str, Any]:
-    """What is remembered of this submission."""
-    verdict, manifest = content.verdict, content.slice.manifest
+def remember_run(
+    folder: Path,
+    site: str,
+    verdict: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    *,
+    extracted_to: str | None,
+    at: datetime | None = None,
+) -> str:
+    """Write what is remembered of a hospital's own run into its history; the run's number. The same slice gated again replaces what the
+    last run said."""
+    number, moment = str(verdict["slice_sha256"])[:16], at or datetime.now(UTC)
+    earlier = _files(folder)
+    if earlier and earlier[-1].name.endswith(f"-{number}.json"):
+        earlier[-1].unlink()
+    _written(folder, record(site, number, verdict, manifest, extracted_to, moment), moment)
+    return number
+
+
+def _written(folder: Path, said: Mapping[str, Any], moment: datetime) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / f"{moment:%Y%m%dT%H%M%SZ}-{said['number']}.json") as path:
+        path.write_text(json.dumps(said) + "\n", encoding="utf-8")
+
+
+def record(
+    site: str,
+    number: str,
+    verdict: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    extracted_to: str | None,
+    received_at: datetime,
+) -> dict[str, Any]:
+    """What is remembered of a submission, or of a run."""
     checks = [check for check in verdict["checks"] if check["verdict"] != "PASS" or check.get("level") == "STUDY"]
     outcomes: dict[str, int] = {}
     for counts in manifest.get("resources", {}).values():
@@ -44,10 +79,10 @@ def record(content: Content, received_at: datetime) -> dict[str, Any]:
     tables = manifest.get("tables", {})
     return {
         "format": FORMAT,
-        "site": content.site,
-        "number": content.number,
+        "site": site,
+        "number": number,
         "received_at": f"{received_at:%Y-%m-%dT%H:%M:%SZ}",
-        "extracted_to": content.slice.extracted_to,
+        "extracted_to": extracted_to,
         "verdict": verdict["verdict"],
         "counts": verdict.get("counts", {}),
         "persons": tables.get("person", 0),
@@ -62,13 +97,24 @@ def record(content: Content, received_at: datetime) -> dict[str, Any]:
 def history(intake: Path) -> dict[str, list[dict[str, Any]]]:
     """Site → what is remembered of its submissions, oldest first. A file that does not read is left out: it is a memory, no proof."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted((Path(intake).absolute().parent / FOLDER).glob("*/*.json")):
-        if not _NAME.fullmatch(path.name):
-            continue
+    for folder in sorted((Path(intake).absolute().parent / FOLDER).glob("*/")):
+        if runs := history_of(folder):
+            found[folder.name] = runs
+    return found
+
+
+def history_of(folder: Path) -> list[dict[str, Any]]:
+    """What is remembered in one site's folder, oldest first."""
+    found = []
+    for path in _files(folder):
         try:
             one = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if isinstance(one, dict) and one.get("format") == FORMAT:
-            found.setdefault(path.parent.name, []).append(one)
+            found.append(one)
     return found
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in Path(folder).glob("*.json") if _NAME.fullmatch(path.name))

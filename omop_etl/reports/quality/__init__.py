@@ -43,14 +43,25 @@ def collect(intake: Path, *, derived: Path | None = None, made_at: datetime | No
     return put_together(received(Path(intake)), scope="centre", made_at=made_at, derived=derived)
 
 
-def collect_site(site: str, slice_: Path, gate: Path, *, made_at: datetime | None = None) -> QualityData:
-    """The document of one hospital: the same shape with one site, without what needs the others.
+def collect_site(
+    site: str, slice_: Path, gate: Path, *, made_at: datetime | None = None, history: Path | None = None
+) -> QualityData:
+    """The document of one hospital: the same shape with one site, without what needs the others. `history` is the folder in which the
+    hospital remembers its runs: this one is added to it, and held against the one before.
 
     Raises E-GATE-02 and E-SLICE-01 when gate or slice do not read.
     """
     from omop_etl.reports.quality.collecting import of_gate, put_together
+    from omop_etl.submission.history import history_of, remember_run
 
-    return put_together([of_gate(site, Path(slice_), Path(gate))], scope="site", made_at=made_at)
+    one = of_gate(site, Path(slice_), Path(gate))
+    if history is not None:
+        one.number = remember_run(
+            Path(history), site, one.verdict, one.manifest, extracted_to=one.extracted_to, at=made_at
+        )
+        one.past = history_of(Path(history))
+        one.received_at = one.past[-1]["received_at"]
+    return put_together([one], scope="site", made_at=made_at)
 
 
 def report(
@@ -80,9 +91,9 @@ def report(
     return _said(data, Path(out))
 
 
-def report_site(site: str, slice_: Path, gate: Path, out: Path) -> Quality:
+def report_site(site: str, slice_: Path, gate: Path, out: Path, *, history: Path | None = None) -> Quality:
     """Write one hospital's quality folder. Raises as `collect_site`."""
-    data = collect_site(site, slice_, gate)
+    data = collect_site(site, slice_, gate, history=history)
     data["sites"][0]["data_docs"] = _link(Path(gate) / "data_docs" / "index.html", Path(out))
     data["sites"][0]["dqd_results"] = _link(Path(gate) / "dqd_results.json", Path(out))
     with whole_folder(Path(out)) as folder:

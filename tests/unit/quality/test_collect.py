@@ -250,3 +250,27 @@ def test_an_intake_that_was_damaged_is_named(centre: Centre, tmp_path: Path) -> 
     with pytest.raises(PalmaresError, match="E-GATE-02"):
         collect(tmp_path / "intake")
     assert date.fromisoformat(centre.data["cut_off"] or "")
+
+
+def test_a_hospital_sees_what_changed_since_its_run_before(centre: Centre, tmp_path: Path) -> None:
+    runs = tmp_path / "history"
+    first, second = (centre.home / f"due-{time}" for time in "ab")
+    days = [datetime(2025, 1, day, tzinfo=UTC) for day in (1, 2, 3, 4)]
+
+    def of(slice_: Path, at: datetime) -> shape.QualityData:
+        return collect_site("due", slice_, centre.home / f"{slice_.name}-gate", made_at=at, history=runs)
+
+    one = of(first, days[0])
+    assert (one["changes"], len(one["trend"])) == ([], 1)
+    again = of(first, days[1])
+    assert (again["changes"], [point["received_at"][:10] for point in again["trend"]]) == ([], ["2025-01-02"]), (
+        "one slice, one run"
+    )
+    two = of(second, days[2])
+    assert {("gone", "G-RECEPTOR-01"), ("count", "persons")} <= {(one["kind"], one["code"]) for one in two["changes"]}
+    assert [point["verdict"] for point in two["trend"]] == ["WARN", "WARN"]
+    three = of(first, days[3])
+    assert "new" in {one["kind"] for one in three["changes"]}, "an older slice again is a run of its own"
+    assert len(three["trend"]) == 3
+    report_site("due", second, centre.home / "due-b-gate", tmp_path / "page", history=runs)
+    assert "What changed since the run before" in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")

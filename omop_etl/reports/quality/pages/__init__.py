@@ -108,7 +108,10 @@ def _context(data: QualityData, language: str, *, centre: bool, has_centre: bool
         "centre": centre,
         "has_centre": has_centre,
         "has_documents": any(one["data_docs"] or one["dqd_results"] for one in data["sites"]),
-        "contents": [(part, said[part]) for part in (_CENTRE if centre else _SITE)],
+        "contents": [
+            (part, said[part if has_centre else f"{part}_run"] if part in ("changes", "trend") else said[part])
+            for part in (_CENTRE if centre else _SITE)
+        ],
         "mark": _MARK,
         "number": partial(_number, language),
         "order": _ORDER,
