@@ -5,7 +5,7 @@ SELECT
     CASE WHEN modified THEN 'Q-MODIFIER' END AS reason,
     left(name, 255) AS name,
     left(type_code, 50) AS type_code,
-    left(array_to_string(lines, ' '), 50) AS address_1,
+    nullif(left(array_to_string(lines, ' '), 50), '') AS address_1,
     left(city, 50) AS city,
     left(state, 50) AS state,
     left(postal_code, 9) AS zip,
