@@ -2,9 +2,8 @@
 
 Wakes when a hospital has submitted (asset `palmares_submissions`). Each submission is **received** in a task of its own:
 every file is held against its hash, and a bad one keeps that site's previous submission. The **warehouse** is then built
-anew beside the old one from every site in the intake and swapped in by rename, so that no reader ever sees a half state.
-From it are **derived** the lines of therapy and the endpoints (eras and episodes go into the warehouse in the same way), and
-from both come the **cohort** with its attrition table (its named analyses go into the warehouse as OMOP cohorts), and the released
+anew beside the old one from every site in the intake. From it are **derived** the lines of therapy and the endpoints; with its eras
+and episodes in it the new warehouse is swapped in by rename, so that no reader ever sees a half state. From both come the **cohort** with its attrition table (its named analyses go into the warehouse as OMOP cohorts), and the released
 **datasets**.
 
 Beside them the **quality** of all sites is put together: what each sent, against the others and against what it sent before.
@@ -60,7 +59,6 @@ def central_release():
         doc_md=stage("build").sentence,
         retries=stage("build").retries,
         trigger_rule="all_done",
-        outlets=[Asset(WAREHOUSE)],
     )
     def build(params=None) -> dict:
         from omop_etl import stages
@@ -68,7 +66,14 @@ def central_release():
         return in_airflow("warehouse", stages.build, centre_place(params))
 
     def follow(name: str, rule: str = "all_success"):
-        @task(task_id=name, doc_md=stage(name).sentence, retries=stage(name).retries, trigger_rule=rule)
+        @task(
+            task_id=name,
+            doc_md=stage(name).sentence,
+            retries=stage(name).retries,
+            trigger_rule=rule,
+            # deriving swaps the new warehouse in
+            outlets=[Asset(WAREHOUSE)] if name == "derive" else [],
+        )
         def run(params=None) -> dict:
             from omop_etl import stages
 
