@@ -3,8 +3,8 @@
 Wakes when a hospital has submitted (asset `palmares_submissions`). Each submission is **received** in a task of its own:
 every file is held against its hash, and a bad one keeps that site's previous submission. The **warehouse** is then built
 anew beside the old one from every site in the intake. From it are **derived** the lines of therapy and the endpoints; with its eras
-and episodes in it the new warehouse is swapped in by rename, so that no reader ever sees a half state. From both come the **cohort** with its attrition table (its named analyses go into the warehouse as OMOP cohorts), and the released
-**datasets**.
+and episodes in it the new warehouse is swapped in by rename, so that no reader ever sees a half state. From both come the **cohort**
+with its attrition table (its named analyses go into the warehouse as OMOP cohorts), and the released **datasets**.
 
 Beside them the **quality** of all sites is put together: what each sent, against the others and against what it sent before.
 
