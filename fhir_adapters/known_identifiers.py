@@ -4,9 +4,12 @@ of_resource(resource)       (kind, value) of a FHIR resource as the hospital has
 of_dicom(folder)            (kind, value) of the headers of a folder of DICOM files
 """
 
+import io
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fhir_adapters.fhir_elements import document
 from fhir_adapters.pseudonyms import codice_fiscale_error
@@ -105,23 +108,50 @@ _TAGS = {
 }
 
 
-def of_dicom(folder: Path) -> Iterator[tuple[str, str]]:
-    """What the headers of the files of a folder say; a file that is no DICOM says nothing."""
-    import pydicom
-    from pydicom.errors import InvalidDicomError
+_INSIDE = "OtherPatientIDsSequence"
+_LARGEST = 1 << 28  # bytes of a member of an archive
 
-    for path in sorted(folder.rglob("*")):
+
+def of_dicom(place: Path) -> Iterator[tuple[str, str]]:
+    """What the headers of a folder's files say, or of one file, zip archives among them; what is no DICOM says nothing."""
+    for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
         if not path.is_file():
             continue
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-        except (InvalidDicomError, OSError, ValueError, EOFError, AttributeError, KeyError):
-            continue
-        for keyword, kind in _TAGS.items():
-            values = header.get(keyword)
-            for value in values if isinstance(values, list | tuple) else [values]:
-                text = str(value) if value is not None else ""
-                if codice_fiscale_error(text) is None:
-                    yield FISCAL_CODE, text
-                elif len(text) >= _SHORTEST_ID or kind == NAME:
-                    yield from _text(kind, text.replace("^", " ").replace("=", " "))
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    for member in archive.infolist():
+                        with archive.open(member) as stream:
+                            yield from _of_file(io.BytesIO(stream.read(_LARGEST)))
+            else:
+                yield from _of_file(path)
+        except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError):
+            continue  # an extraction tells of it; here it says nothing
+
+
+def _of_file(file: "Path | IO[bytes]") -> list[tuple[str, str]]:
+    import pydicom
+
+    from fhir_adapters.dicom.headers import silent_pydicom
+
+    with silent_pydicom(), pydicom.config.disable_value_validation():
+        try:
+            # also without the preamble, as old archives write it; what is no DICOM then has none of the elements
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*_TAGS, _INSIDE], force=True)
+            found = list(_of_header(header))
+            for item in header.get(_INSIDE) or ():
+                found += _of_header(item)
+        except Exception:  # whatever a broken file makes pydicom raise
+            return []
+    return found
+
+
+def _of_header(header: Any) -> Iterator[tuple[str, str]]:
+    for keyword, kind in _TAGS.items():
+        values = header.get(keyword)
+        for value in values if isinstance(values, list | tuple) or type(values).__name__ == "MultiValue" else [values]:
+            text = str(value).strip(" \0") if value is not None else ""
+            if codice_fiscale_error(text) is None:
+                yield FISCAL_CODE, text
+            elif len(text) >= _SHORTEST_ID or kind == NAME:
+                yield from _text(kind, text.replace("^", " ").replace("=", " ") if kind == NAME else text)
