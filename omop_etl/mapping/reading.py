@@ -88,7 +88,7 @@ class Reader:
                 self._finish(self.connection, task)
 
     def _task(self, resource_type: str, shards: Sequence[Shard], recipe: Recipe | None) -> _Task:
-        places = [(shard.delivery, shard.place(self.folder)) for shard in shards]
+        places = [(shard.delivery, shard.place(self.folder).absolute()) for shard in shards]
         if recipe is None:
             stage, view = resource_type.lower(), compile_view({**_BARE, "resource": resource_type})
             select = f"SELECT {_HEAD}, 'X-NO-TARGET' AS reason FROM flat"
@@ -118,11 +118,14 @@ class Reader:
         source = read_shards([place for _, place in places], task.view.columns, filename=several)
         if several:
             files = ", ".join(f"({literal(str(place))}, {delivery})" for delivery, place in places)
-            source = f"{source} JOIN (VALUES {files}) _f(filename, delivery) USING (filename)"
-        source = (
-            f"(SELECT *{'' if several else f', {places[0][0]} AS delivery'} FROM {source} WHERE CASE "
-            f"WHEN \"resourceType\" = {literal(task.resource_type)} AND {fit} THEN true ELSE error('careful') END)"
+            source = f"{source} LEFT JOIN (VALUES {files}) _f(filename, delivery) USING (filename)"
+        told = "delivery" if several else f"{places[0][0]} AS delivery"
+        # in the column that the view asks for: a condition beside the view's own may be passed over for it
+        sound = (
+            f'CASE WHEN "resourceType" = {literal(task.resource_type)} AND {fit}{" AND delivery IS NOT NULL" if several else ""} '
+            "THEN \"resourceType\" ELSE error('careful') END"
         )
+        source = f'(SELECT * EXCLUDE ("resourceType"{", delivery" if several else ""}), {sound} AS "resourceType", {told} FROM {source})'
         body = task.select.replace("{type}", literal(task.resource_type))
         connection.execute(
             f"CREATE OR REPLACE TABLE stage_{task.stage} AS WITH flat AS ({task.view.sql(source, ['delivery'])}) {body}"

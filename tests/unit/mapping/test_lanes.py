@@ -153,3 +153,16 @@ def test_words_that_duckdb_cuts_in_the_middle_of_a_letter(tmp_path: Path, offset
     )
     assert found.why("Observation", "bad") == ("quarantined", "Q-KIND")
     assert found.one("Observation", "good", "measurement")
+
+
+@pytest.mark.parametrize("name", ["a[b]c", "what?*", "o'ne"])
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_folder_of_any_name_loses_no_delivery(tmp_path: Path, monkeypatch, name: str, relative: bool) -> None:
+    for day in (1, 2):
+        write_fhir(tmp_path / f"in{day}", [patient(f"p{day}"), resource("Condition", f"c{day}", f"p{day}")])
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    folder = Path() if relative else tmp_path / name
+    land([tmp_path / "in1"], folder / "one")
+    land([tmp_path / "in2"], folder / "two", previous=folder / "one")
+    assert map_site(site(), folder / "two", folder / "slice").resources == {"written": 4}
