@@ -73,10 +73,14 @@ def _missing(frame: "pd.DataFrame", one: Variable) -> Family:
 
 def _analyses(frame: "pd.DataFrame", rows: "pd.DataFrame") -> list[Family]:
     """The answers of each analysis: member, not, cannot be told."""
+    import numpy as np
+
     found = []
     for name, own in rows.groupby(rows["analysis"].astype(str)):
         members = own.set_index("patient")["member"].astype("boolean").reindex(frame["patient"])
-        codes = members.map({True: 0, False: 1}).fillna(ANSWERS.index(None)).to_numpy(dtype=int)
+        codes = np.full(len(frame), ANSWERS.index(None))
+        for answer in (True, False):
+            codes[(members == answer).fillna(False).to_numpy(dtype=bool)] = ANSWERS.index(answer)
         found.append(Family(f"analysis {name}", len(ANSWERS), codes, grouped=False))
     return found
 

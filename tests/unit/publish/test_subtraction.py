@@ -7,10 +7,12 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from omop_etl.cohorts.small_cells import protect
 from omop_etl.cohorts.together import Family, hide
+from omop_etl.publish.counted import _analyses
 from tests.publish_helpers import released
 from tests.subtraction import recovered, registry
 
@@ -59,3 +61,11 @@ def test_the_patients_of_a_small_group_are_not_counted_below_its_curve(tmp_path:
     assert silent
     rows = json.loads((release / "at_risk.json").read_text())["rows"]
     assert {number for row in rows if row["group"] in silent for number in row["at_risk"].values()} <= {"*"}
+
+
+@pytest.mark.parametrize("members", [[None, None], [True, None], [True, False], [False, False], []])
+def test_who_belongs_to_an_analysis_in_its_three_answers(members: list[bool | None]) -> None:
+    patients = [f"p{number}" for number in range(len(members))]
+    rows = pd.DataFrame({"patient": patients, "analysis": "some", "member": pd.array(members, dtype="boolean")})
+    found = [one.codes.tolist() for one in _analyses(pd.DataFrame({"patient": patients}), rows)]
+    assert found == ([[{True: 0, False: 1, None: 2}[one] for one in members]] if members else [])
