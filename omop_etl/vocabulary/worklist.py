@@ -207,7 +207,7 @@ def review(
     if not reviewer.strip():
         raise PalmaresError("E-VOC-04", usagi_export.name, detail="no reviewer is named")
     lines = read_table(usagi_export, ("sourceCode", "mappingStatus", "conceptId"))
-    approved = [line for line in lines if line["mappingStatus"] == "APPROVED"]
+    approved = [(number, line) for number, line in enumerate(lines, 2) if line["mappingStatus"] == "APPROVED"]
     rows = _checked(approved, usagi_export.name, vocabulary or open_vocabulary(None), system)
     stamp = str(int(datetime(reviewed_on.year, reviewed_on.month, reviewed_on.day, tzinfo=UTC).timestamp() * 1000))
     for _, row in rows:
@@ -223,29 +223,30 @@ def review(
 
 
 def _checked(
-    lines: list[dict[str, str]], subject: str, vocabulary: Vocabulary, system: str | None
+    lines: list[tuple[int, dict[str, str]]], subject: str, vocabulary: Vocabulary, system: str | None
 ) -> list[tuple[str, dict[str, str]]]:
-    """(system, row in Usagi's columns) of each line, or E-VOC-04 with the number of lines per rule."""
-    targets = _targets(vocabulary, {line["conceptId"] for line in lines})
-    bad: Counter[str] = Counter()
+    """(system, row in Usagi's columns) of each line, or E-VOC-04 with the number of lines per rule, and which."""
+    targets = _targets(vocabulary, {line["conceptId"] for _, line in lines})
+    bad: dict[str, list[int]] = defaultdict(list)
     taken: list[tuple[str, dict[str, str]]] = []
+    places: list[int] = []
     seen: set[tuple[str, ...]] = set()
-    for line in lines:
+    for number, line in lines:
         whose = line.get(_SYSTEM) or system
         target = targets.get(line["conceptId"])
         kind = line.get("mappingType") or "MAPS_TO"
         if whose is None and _SYSTEM not in line:
-            bad["the code's system is not told (--system)"] += 1
+            bad["the code's system is not told (--system)"].append(number)
         elif not line["sourceCode"]:
-            bad["no code"] += 1
+            bad["no code"].append(number)
         elif kind not in ("MAPS_TO", "MAPS_TO_VALUE"):
-            bad["a mapping type that the CDM does not use"] += 1
+            bad["a mapping type that the CDM does not use"].append(number)
         elif line["conceptId"] != "0" and target is None:
-            bad["a concept that the vocabulary does not hold"] += 1
+            bad["a concept that the vocabulary does not hold"].append(number)
         elif target is not None and target[2] is not None:
-            bad["a concept that is no longer valid"] += 1
+            bad["a concept that is no longer valid"].append(number)
         elif target is not None and target[3] != "S":
-            bad["a concept that is not standard"] += 1
+            bad["a concept that is not standard"].append(number)
         else:
             row = {name: line.get(name, "") for name in USAGI_COLUMNS}
             row |= {
@@ -257,16 +258,23 @@ def _checked(
             if same not in seen:
                 seen.add(same)
                 taken.append((whose or "", row))
+                places.append(number)
     both = defaultdict(set)
     for whose, row in taken:
         both[(whose, row["sourceCode"])].add(row["conceptId"] != "0")
-    contradicting = sum(len(both[(whose, row["sourceCode"])]) == 2 for whose, row in taken)
-    if contradicting:
-        bad["a code with a concept and with none"] += contradicting
+    for number, (whose, row) in zip(places, taken, strict=True):
+        if len(both[(whose, row["sourceCode"])]) == 2:
+            bad["a code with a concept and with none"].append(number)
     if bad:
-        detail = "; ".join(f"{rule}: {count}" for rule, count in sorted(bad.items()))
-        raise PalmaresError("E-VOC-04", subject, count=bad.total(), detail=detail)
+        detail = "; ".join(f"{rule}: {len(places)} ({_rows_named(places)})" for rule, places in sorted(bad.items()))
+        raise PalmaresError("E-VOC-04", subject, count=sum(map(len, bad.values())), detail=detail)
     return taken
+
+
+def _rows_named(places: list[int]) -> str:
+    """Rows of the file, the header being the first; of many, a few."""
+    named = ", ".join(str(place) for place in places[:5])
+    return f"row{'s' if len(places) > 1 else ''} {named}{' and more' if len(places) > 5 else ''}"
 
 
 def _targets(vocabulary: Vocabulary, ids: set[str]) -> dict[str, tuple[str, str, str | None, str | None]]:
@@ -283,7 +291,7 @@ def _merge(folder: Path, rows: list[tuple[str, dict[str, str]]], subject: str, *
     """Write `rows` into the folder's files, one per system; the other files stay as they are."""
     if not rows:
         return ()
-    systems = systems_of(folder) if folder.is_dir() else {}
+    systems = systems_of(folder) if any(folder.glob("*.csv")) else {}
     file_of = {keys_of(system): name for name, (system, _) in systems.items()}
     by_file: dict[str, list[dict[str, str]]] = defaultdict(list)
     for system, row in rows:

@@ -232,6 +232,17 @@ def test_a_code_cannot_have_a_concept_and_none(tmp_path, small):
         take(tmp_path, rows, small)
 
 
+def test_rows_that_are_refused_are_named_by_their_place(tmp_path, small):
+    rows = [{"sourceCode": f"K{n}", "conceptId": 10 if n == 2 else 987654321} for n in range(8)]
+    with pytest.raises(PalmaresError, match=r"does not hold: 7 \(rows 2, 3, 5, 6, 7 and more\)"):
+        take(tmp_path, rows, small)
+
+
+def test_an_empty_folder_takes_its_first_review(tmp_path, small):
+    (tmp_path / "codes").mkdir()
+    assert take(tmp_path, [{"sourceCode": "K1", "conceptId": 10}], small).codes == 1
+
+
 def test_a_file_without_systems_needs_one(tmp_path, small):
     rows = [{"sourceCode": "K1", "conceptId": 10}]
     with pytest.raises(PalmaresError, match="system is not told"):
