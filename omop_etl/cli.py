@@ -456,15 +456,19 @@ def demo(
 @app.command("explain")
 def explain(
     code: Annotated[str, typer.Argument(help="An error number, an exclusion reason or a check.")],
+    language: Annotated[str, typer.Option(help="en, or it: checks and reasons are explained in Italian too.")] = "en",
     json: JsonOption = False,
 ) -> None:
     """Say what a number or a reason code means and what to do.
 
     Example: palmares explain G-DEATH-02
     """
+    from omop_etl.config import LANGUAGES
     from omop_etl.explain import explanation
 
-    _show(explanation(code), json, 0)
+    if language not in LANGUAGES:
+        raise typer.BadParameter(f"--language is one of {', '.join(LANGUAGES)}")
+    _show(explanation(code, language), json, 0)
 
 
 @site_app.command("list")

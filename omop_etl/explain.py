@@ -23,19 +23,27 @@ def explanations() -> dict[str, dict[str, str]]:
     return known
 
 
-def explanation(code: str) -> dict[str, str]:
-    """What this number means and what to do about it. Raises E-EXPLAIN-01 when there is none."""
+def explanation(code: str, language: str = "en") -> dict[str, str]:
+    """What this number means and what to do about it; in another language as far as there are words in it. Raises E-EXPLAIN-01 when
+    there is none."""
     known = explanations()
     if code.startswith(("G-", "C-")):
         from omop_etl.gates import explain
 
-        found, asked = explain(code), code
-        while found is None and asked.count("-") > 2:  # drift is made once for each variable, whose name may hold a dash
+        found, asked = explain(code, language), code
+        while (
+            found is None and asked.count("-") > 2
+        ):  # drift is made once for each variable, whose name may hold a dash
             asked = asked.rpartition("-")[0]
-            found = explain(asked)
+            found = explain(asked, language)
         if found:
             words = {"title": "what", "explanation": "meaning", "remedy": "next"}
             return {words.get(name, name): said for name, said in found.items()}
     if code not in known:
         raise PalmaresError("E-EXPLAIN-01", code)
-    return {"code": code} | known[code]
+    meanings = (
+        {}
+        if language == "en"
+        else {row["code"]: row["explanation"] for row in table("explanations", f"reasons.{language}.csv")}
+    )
+    return {"code": code} | known[code] | ({"meaning": meanings[code]} if code in meanings else {})
