@@ -69,8 +69,8 @@ def _same(one: Family, other: Family) -> list[tuple[Parts, Parts]]:
     """The sets of parts of two families that are the same patients, but for everyone: the smallest there are."""
     import numpy as np
 
-    table = np.zeros((one.parts, other.parts), dtype=int)
-    np.add.at(table, (one.codes, other.codes), 1)
+    cells = np.bincount(one.codes * other.parts + other.codes, minlength=one.parts * other.parts)
+    table = cells.reshape(one.parts, other.parts)
     pairs = [(int(row), one.parts + int(column)) for row, column in zip(*np.nonzero(table), strict=True)]
     found = [
         (frozenset(n for n in part if n < one.parts), frozenset(n - one.parts for n in part if n >= one.parts))
@@ -99,8 +99,10 @@ def _leaves(
     leaves: list[int] = []
     at: dict[Leaf, int] = {}
     for number, family in members:
-        counts = np.zeros((family.parts, width + 1), dtype=int)  # the last column: without a group
-        np.add.at(counts, (family.codes, groups if family.grouped else np.full(len(groups), -1)), 1)
+        # the last column: without a group
+        of = np.where(groups < 0, width, groups) if family.grouped else np.full(len(groups), width)
+        cells = np.bincount(family.codes * (width + 1) + of, minlength=family.parts * (width + 1))
+        counts = cells.reshape(family.parts, width + 1)
         for part in range(family.parts):
             for group in (*(range(width) if family.grouped else ()), -1):
                 at[number, part, group] = len(leaves)

@@ -42,8 +42,12 @@ def hidden(
     families = [
         *(family(frame, one) for one in chosen),
         *(_missing(frame, one) for one in listed if one.variable not in in_table),
-        *_analyses(frame, pd.read_parquet(folder / "analyses.parquet")),
-        *_endpoints(frame, pd.read_parquet(folder / "time_to_event.parquet"), grouped=group == at_risk),
+        *_analyses(frame, pd.read_parquet(folder / "analyses.parquet", columns=["patient", "analysis", "member"])),
+        *_endpoints(
+            frame,
+            pd.read_parquet(folder / "time_to_event.parquet", columns=["patient", "PARAMCD", "main"]),
+            grouped=group == at_risk,
+        ),
     ]
     found = hide(
         families,

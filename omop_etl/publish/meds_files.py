@@ -2,7 +2,8 @@
 
 Each patient's day 0 stands at one and the same moment (`[meds] day_0` of datasets.toml): times keep their distances and no
 date leaves. `subject_id` is the number that the first thirteen hexadecimal digits of the released id make, so that MEDS and
-the other datasets join: `int(patient[:13], 16)`. A record that no one could map has no code: it is left out, and counted. What is written has passed the schemas of the `meds` package.
+the other datasets join: `int(patient[:13], 16)`. A record that no one could map has no code: it is left out, and counted
+(`left_out`). What is written has passed the schemas of the `meds` package.
 """
 
 import json
