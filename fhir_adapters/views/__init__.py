@@ -20,8 +20,9 @@ is read as JSON and taken apart by the SQL; there, what has another structure th
 
 Beyond the specification: columns of complex types (`complex`), more of FHIRPath's functions (`functions`). Where it leaves room:
 a collection column without values is an empty list; in the row of an empty forEachOrNull every column is NULL but `%rowIndex`,
-which is 0; a choice such as value[x] must be resolved with ofType, unless only its existence is asked; an element that FHIR R4
-does not have is an error; a value that is no literal reference, or a contained one, has no reference key.
+which is 0; a choice such as value[x] must be resolved with ofType, unless only its existence is asked or only one of its types
+has the next element (value.unit); an element that FHIR R4 does not have is an error; a value that is no literal reference, or a
+contained one, has no reference key.
 
 A key (getResourceKey, getReferenceKey) is the logical id.
 """

@@ -8,7 +8,7 @@ from fhir_adapters.views.elements import INTEGERS, NUMBERS, STORAGE, TIMES, is_r
 from fhir_adapters.views.errors import PathError
 from fhir_adapters.views.navigation import exists, item_at, known, member, of_type, picked
 from fhir_adapters.views.operators import STRINGS, as_boolean, boolean, number, operate, text, union
-from fhir_adapters.views.parser import Literal, Name, Node
+from fhir_adapters.views.parser import Literal, Name, Node, Unary
 from fhir_adapters.views.values import EMPTY, Scope, Value, as_list, bound, cast, fresh, quote, single, typed
 
 
@@ -177,26 +177,35 @@ def _select(value: Value, arguments: Arguments, scope: Scope) -> Value:
     return Value(inner.type, sql, True, read=inner.read)
 
 
-def _low(value: Value, _: Arguments, __: Scope) -> Value:
-    return _boundary(value, high=False)
+def _low(value: Value, arguments: Arguments, _: Scope) -> Value:
+    return _boundary(value, _precision(arguments), high=False)
 
 
-def _high(value: Value, _: Arguments, __: Scope) -> Value:
-    return _boundary(value, high=True)
+def _high(value: Value, arguments: Arguments, _: Scope) -> Value:
+    return _boundary(value, _precision(arguments), high=True)
 
 
-def _boundary(value: Value, *, high: bool) -> Value:
+def _precision(arguments: Arguments) -> int | None:
+    match [one.node for one in arguments]:
+        case []:
+            return None
+        case [Literal("integer", int(digits))] | [Unary("-", Literal("integer", int(digits)))]:
+            return digits if isinstance(arguments[0].node, Literal) else -digits
+    raise PathError("the precision of a boundary must be a whole number")
+
+
+def _boundary(value: Value, precision: int | None, *, high: bool) -> Value:
     name = "highBoundary" if high else "lowBoundary"
     if value.type == "Period":
-        return _boundary(member(value, "end" if high else "start"), high=high)
+        return _boundary(member(value, "end" if high else "start"), precision, high=high)
     if value.type == "empty":
         return value
     if value.type in NUMBERS:
         digits = single(value) if value.text else f"CAST({single(value)} AS VARCHAR)"
-        return Value("decimal", bound(digits, lambda x: moments.decimal_boundary(x, high=high)))
+        return Value("decimal", bound(digits, lambda x: moments.decimal_boundary(x, precision, high=high)))
     if value.type in TIMES:
         type_ = "dateTime" if value.type == "instant" else value.type
-        return Value(type_, bound(single(value), lambda x: moments.boundary(x, type_, high=high)))
+        return Value(type_, bound(single(value), lambda x: moments.boundary(x, type_, precision, high=high)))
     raise PathError(f"{name}() is for dates, times, decimals and Periods, not for {value.type}")
 
 
@@ -301,8 +310,8 @@ FUNCTIONS: dict[str, tuple[int, int, Function]] = {
     "join": (0, 1, _join),
     "iif": (2, 3, _iif),
     "select": (1, 1, _select),
-    "lowBoundary": (0, 0, _low),
-    "highBoundary": (0, 0, _high),
+    "lowBoundary": (0, 1, _low),
+    "highBoundary": (0, 1, _high),
     "getResourceKey": (0, 0, _resource_key),
     "getReferenceKey": (0, 1, _reference_key),
     "startsWith": (1, 1, _string_function("boolean", "starts_with({0}, {1})")),

@@ -45,8 +45,31 @@ def compare(operator: str, a: str, a_type: str, b: str, b_type: str, name: str) 
     return f"list_transform([{spans}], lambda {name}: CASE WHEN {true} THEN true WHEN {false} THEN false END)[1]"
 
 
-def boundary(x: str, type_: str, *, high: bool) -> str:
-    """SQL of the first or last value of the same type, in full precision, that a date or time may stand for."""
+# digits of a date or time → letters of its text (FHIRPath CI build, "lowBoundary")
+_LETTERS = {
+    "date": {4: 4, 6: 7, 8: 10},
+    "dateTime": {4: 4, 6: 7, 8: 10, 10: 13, 12: 16, 14: 19, 17: 23},
+    "time": {2: 2, 4: 5, 6: 8, 9: 12},
+}
+_MOST_DECIMALS = 28
+
+
+def boundary(x: str, type_: str, precision: int | None = None, *, high: bool) -> str:
+    """SQL of the first or last value of the same type that a date or time may stand for, in full precision or in so many digits.
+
+    A number of digits that no such value has gives NULL.
+    """
+    whole = _whole_boundary(x, type_, high=high)
+    if precision is None:
+        return whole
+    letters = _LETTERS[type_].get(precision)
+    if letters is None:
+        return "CAST(NULL AS VARCHAR)"
+    zone = f" || regexp_extract({whole}, '{_ZONE}')" if type_ == "dateTime" and letters > 10 else ""
+    return f"(substr({whole}, 1, {letters}){zone})"
+
+
+def _whole_boundary(x: str, type_: str, *, high: bool) -> str:
     if type_ == "time":
         return _clock(x, high=high)
     month = f"CAST(last_day(TRY_CAST({x} || '-01' AS DATE)) AS VARCHAR)" if high else f"{x} || '-01'"
@@ -69,11 +92,21 @@ def _clock(x: str, *, high: bool) -> str:
     return f"({x} || substr('{full}', length({x}) + 1))"
 
 
-def decimal_boundary(text: str, *, high: bool) -> str:
-    """SQL of the number, as DOUBLE, half a unit of the last digit below or above a decimal given as text."""
+def decimal_boundary(text: str, precision: int | None = None, *, high: bool) -> str:
+    """SQL of the number, as DOUBLE, half a unit of the last digit below or above a decimal given as text.
+
+    With a precision, the next number of so many decimals below or above that; NULL where there is none of so many.
+    """
+    if precision is not None and not 0 <= precision <= _MOST_DECIMALS:
+        return "CAST(NULL AS DOUBLE)"
     lower = f"lower({text})"
     digits = f"length(split_part(split_part({lower}, 'e', 1), '.', 2))"
     exponent = f"coalesce(TRY_CAST(split_part({lower}, 'e', 2) AS INTEGER), 0)"
     scale = f"({digits} - {exponent})"
     half = f"0.5 * pow(10.0, -{scale})"
-    return f"round(TRY_CAST({text} AS DOUBLE) {'+' if high else '-'} {half}, CAST({scale} + 1 AS INTEGER))"
+    whole = f"round(TRY_CAST({text} AS DOUBLE) {'+' if high else '-'} {half}, CAST({scale} + 1 AS INTEGER))"
+    if precision is None:
+        return whole
+    # the inner rounding hides binary fractions, which floor and ceil would take for a step
+    steps = f"{'ceil' if high else 'floor'}(round({whole} * pow(10.0, {precision}), 6)) / pow(10.0, {precision})"
+    return f"(CASE WHEN {precision} > {scale} THEN {whole} ELSE {steps} END)"

@@ -12,6 +12,10 @@ def member(base: Value, name: str) -> Value:
     if base.type == "empty":
         return EMPTY
     if base.choice:
+        # value.unit: only one of the types has such an element
+        fitting = [one for one in base.choice[1] if element(one.type, name) or choices(one.type, name)]
+        if len(fitting) == 1:
+            return member(step(replace(base, choice=None), fitting[0]), name)
         raise PathError(f"{base.choice[0]}[x] has several types: choose one with .ofType() before .{name}")
     if base.primitive:
         if name == "extension":

@@ -83,7 +83,7 @@ Node = Literal | Name | Call | Index | Variable | Unary | Binary | TypeTest
 _TOKEN = re.compile(
     r"""
       (?P<space>\s+|//[^\n]*|/\*.*?\*/)
-    | (?P<moment>@T?[0-9][0-9T:.Z+-]*)
+    | (?P<moment>@T?[0-9][0-9T:Z+-]*(?:\.[0-9]+(?:Z|[+-][0-9]{2}:[0-9]{2})?)?)
     | (?P<number>[0-9]+(?:\.[0-9]+)?)
     | (?P<string>'(?:[^'\\]|\\.)*')
     | (?P<quoted>`(?:[^`\\]|\\.)*`)

@@ -80,6 +80,58 @@ def test_paths() -> None:
     )
 
 
+def test_a_step_that_only_one_type_of_a_choice_has() -> None:
+    found = evaluate(
+        {"resource": "Observation", "select": [{"column": [
+            {"name": "unit", "path": "value.unit"},
+            {"name": "code", "path": "value.coding.code"},
+            {"name": "part", "path": "component.value.unit.first()"},
+            {"name": "since", "path": "effective.start"},
+        ]}]},
+        [
+            {"resourceType": "Observation", "id": "1", "valueQuantity": {"unit": "mg"}, "effectivePeriod": {"start": "2010"}},
+            {"resourceType": "Observation", "id": "2", "valueCodeableConcept": {"coding": [{"code": "c"}]}},
+            {"resourceType": "Observation", "id": "3", "component": [{"valueQuantity": {"unit": "kg"}}]},
+        ],
+    )  # fmt: skip
+    assert [tuple(row.values()) for row in found] == [
+        ("mg", None, None, "2010"),
+        (None, "c", None, None),
+        (None, None, "kg", None),
+    ]
+
+
+def test_boundaries_of_literals_and_their_precision() -> None:
+    # the values are those of FHIRPath's own account of lowBoundary() and highBoundary(), where it gives one
+    table: list[tuple[str, Any]] = [
+        ("1.587.lowBoundary()", 1.5865),
+        ("1.587.lowBoundary(8)", 1.5865),
+        ("1.587.lowBoundary(2)", 1.58),
+        ("1.587.highBoundary(2)", 1.59),
+        ("1.587.lowBoundary(0)", 1.0),
+        ("1.587.highBoundary(0)", 2.0),
+        ("1.587.lowBoundary(-1)", None),
+        ("1.587.lowBoundary(32)", None),
+        ("(-1.587).lowBoundary()", -1.5875),
+        ("(-1.587).lowBoundary(2)", -1.59),
+        ("(-1.587).highBoundary(2)", -1.58),
+        ("@2014.lowBoundary()", "2014-01-01"),
+        ("@2014.lowBoundary(6)", "2014-01"),
+        ("@2014.highBoundary(6)", "2014-12"),
+        ("@2012-02.highBoundary(8)", "2012-02-29"),
+        ("@2014.lowBoundary(5)", None),
+        ("@2014-01-01T08.lowBoundary(17)", "2014-01-01T08:00:00.000+14:00"),
+        ("@2014-01-01T08.highBoundary(12)", "2014-01-01T08:59-12:00"),
+        ("@2014-01-01T08:10:11.5Z.highBoundary()", "2014-01-01T08:10:11.599Z"),
+        ("@2014-01-01T08:10:11Z.highBoundary(14)", "2014-01-01T08:10:11Z"),
+        ("@T10:30.lowBoundary(9)", "10:30:00.000"),
+        ("@T10:30.highBoundary(6)", "10:30:59"),
+        ("@T10:30.highBoundary(5)", None),
+        ("@2014.toString()", "2014"),
+    ]
+    check([(path, value, value) for path, value in table])
+
+
 def test_collections() -> None:
     check(
         [
@@ -274,6 +326,8 @@ def test_extensions() -> None:
         ("name.getReferenceKey()", r"getReferenceKey\(\) is for a Reference, not for HumanName"),
         ("managingOrganization.getReferenceKey(Period)", "'Period' is no resource"),
         ("name.lowBoundary()", r"lowBoundary\(\) is for dates"),
+        ("birthDate.lowBoundary('x')", "the precision of a boundary must be a whole number"),
+        ("birthDate.lowBoundary(4, 6)", r"lowBoundary\(\) takes 0 to 1 arguments"),
         ("name[id]", "an integer is needed, not id"),
         ("iif(active, 1, 'x')", "primitives of one type"),
         ("iif(active, name, contact.name)", "primitives of one type"),
