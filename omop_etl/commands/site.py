@@ -1,4 +1,4 @@
-"""Verbs of a site data manager: `palmares site init`, `check`, `identifiers`, `phi-check`."""
+"""Verbs of a site data manager: `palmares site init`, `check`, `identifiers`, `patients`, `phi-check`."""
 
 import sys
 from pathlib import Path
@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     app.command("init")(init)
     app.command("check")(check)
     app.command("identifiers")(identifiers)
+    app.command("patients")(patients)
     app.command("phi-check")(phi_check)
 
 
@@ -131,6 +132,36 @@ def identifiers(
     typer.echo(f"written, readable by you alone: {place}. It never leaves the hospital.")
     for one in silent(settings):
         typer.echo(f"source {one} cannot tell: give what it knows as a list, with --add")
+
+
+def patients(
+    site: SiteArgument,
+    book: Annotated[Path, typer.Option("--book", help="The site's query book.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the list is written, for its owner's eyes alone.")],
+    identifiers: Annotated[
+        Path | None,
+        typer.Option(help="The hospital's list of known identifiers; default: `identifiers` of the site's TOML."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Find the hospital's record numbers of the patients whom its open queries name. The list stays in the hospital.
+
+    Example: palmares site patients prova --book queries/ --out keys/prova.patients.csv
+    """
+    from dataclasses import asdict
+
+    from omop_etl.config import load_site
+    from omop_etl.onboarding.patients import find_patients
+
+    found = find_patients(load_site(site), book, out, identifiers)
+    if json:
+        _print_json(asdict(found))
+        return
+    typer.echo(f"{found.found} of {found.asked} patients of open queries found: {found.file}")
+    if found.found < found.asked:
+        typer.echo(
+            "The others' numbers are not in the list: palmares site identifiers, or add a list of record numbers with --add."
+        )
 
 
 def phi_check(
