@@ -403,7 +403,9 @@ def _endpoint(patient: Patient, rule: EndpointRule, rules: Rules) -> Endpoint | 
 
 
 def last_cdk46_dose(patient: Patient, of_patient: list[Line], rules: Rules) -> date | None:
-    """Of the CDK4/6 inhibitor of day 0, which is followed into every next line whose regimen holds it; None: still given."""
+    """Of the CDK4/6 inhibitor of day 0, which is followed into every next line whose regimen holds it; None: still given.
+
+    Where a line without it began it was stopped by then, whether the stop was recorded or not."""
     assert patient.index is not None
     until = NEVER
     index = next((line.number for line in of_patient if line.index), None)
@@ -418,8 +420,9 @@ def last_cdk46_dose(patient: Patient, of_patient: list[Line], rules: Rules) -> d
         if line.start > patient.index and not continued:
             until = line.start
             break
+    stopped = None if until == NEVER else until - timedelta(days=1)
     doses = [
-        drug.end
+        drug.end or (stopped and (drug.given_to or stopped))
         for drug in antineoplastics(patient, rules)
         if drug.kind == "cdk46" and patient.index <= drug.start < until
     ]

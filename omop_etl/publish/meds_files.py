@@ -79,18 +79,15 @@ def write_meds(
     return total
 
 
-def left_out(connection: duckdb.DuckDBPyConnection, rules: Rules, *, threshold: int) -> dict[str, int | str]:
+def left_out(connection: duckdb.DuckDBPyConnection, *, threshold: int) -> dict[str, int | str]:
     """By CDM table the records that MEDS leaves out because no one could map them; a small number is hidden.
 
-    Raises E-STUDY-03 when the SELECT does not run or is not there.
+    Raises E-STUDY-03 when the tables that `lay_out` made do not say.
     """
     try:
-        sql = (rules.study.folder / "datasets" / "meds_left_out.sql").read_text(encoding="utf-8")
-        found = connection.execute(sql).fetchall()
-    except OSError:
-        raise PalmaresError("E-STUDY-03", "datasets/meds_left_out.sql", detail="it cannot be read") from None
+        found = connection.execute("SELECT cdm_table, records FROM meds_left_out ORDER BY cdm_table").fetchall()
     except duckdb.Error as error:
-        raise sql_error(error, "datasets/meds_left_out.sql") from None
+        raise sql_error(error, "datasets/tables") from None
     return {str(table): HIDDEN if 0 < records < threshold else int(records) for table, records in found}
 
 

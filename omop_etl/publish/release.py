@@ -93,7 +93,7 @@ def release(
             if progress:
                 progress("publish MEDS")
             counts[FOLDER] = write_meds(connection, whole, about, folder, spill)
-            unmapped = left_out(connection, whole, threshold=rules.thresholds["public"])
+            unmapped = left_out(connection, threshold=rules.thresholds["public"])
             if progress:
                 progress("tables, small cells hidden")
             hidden = _tables(connection, whole, about, made, told, folder)

@@ -18,14 +18,23 @@ GROUP BY follow_up.person_id;
 CREATE TEMP TABLE last_cdk46 AS
 SELECT
     person_id,
-    CASE WHEN NOT bool_or(end_date IS NULL) THEN max(end_date) END AS day,
-    arg_max(drug_exposure_id, (end_date, drug_exposure_id)) AS source_id
-FROM follow_up
-JOIN given USING (person_id)
-LEFT JOIN cdk46_until USING (person_id)
-WHERE given.kind = 'cdk46'
-    AND given.start_date >= follow_up.start_date
-    AND coalesce(given.start_date < cdk46_until.until, TRUE)
+    CASE WHEN NOT bool_or(last_day IS NULL) THEN max(last_day) END AS day,
+    arg_max(drug_exposure_id, (last_day, drug_exposure_id)) AS source_id
+FROM (
+    SELECT
+        person_id, drug_exposure_id,
+        CASE
+            WHEN end_date IS NOT NULL THEN end_date
+            -- a line without it began: it was stopped by then, whether the stop was recorded or not
+            WHEN cdk46_until.until IS NOT NULL THEN coalesce(given_to, CAST(cdk46_until.until - 1 AS DATE))
+        END AS last_day
+    FROM follow_up
+    JOIN given USING (person_id)
+    LEFT JOIN cdk46_until USING (person_id)
+    WHERE given.kind = 'cdk46'
+        AND given.start_date >= follow_up.start_date
+        AND coalesce(given.start_date < cdk46_until.until, TRUE)
+)
 GROUP BY person_id;
 
 CREATE TEMP TABLE first_chemotherapy AS

@@ -1,4 +1,5 @@
 -- The records of the released patients, in the days of meds.sql, that it leaves out: no one could map them, so they have no code.
+CREATE TEMP TABLE meds_left_out AS
 SELECT cdm_table, count(*) AS records
 FROM (
     SELECT 'condition_occurrence' AS cdm_table, person_id, condition_start_date AS day, condition_concept_id AS concept_id
@@ -23,4 +24,4 @@ JOIN released_member ON released_member.member_id = record.person_id
 LEFT JOIN concept ON concept.concept_id = record.concept_id AND concept.concept_id <> 0
 WHERE day BETWEEN since AND until AND concept.concept_id IS NULL
 GROUP BY cdm_table
-ORDER BY cdm_table
+ORDER BY cdm_table;
