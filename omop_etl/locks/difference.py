@@ -13,9 +13,9 @@ from typing import Any
 import duckdb
 
 from fhir_adapters.folders import whole_file
+from omop_etl.cohorts.small_cells import HIDDEN, protect
 from omop_etl.locks.place import COHORT, DERIVED, read_lock
 from omop_etl.locks.provenance import differences
-from omop_etl.cohorts.small_cells import HIDDEN, protect
 from omop_etl.study.reading import literal
 from omop_etl.study.rules import load_study
 

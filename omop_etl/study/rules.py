@@ -22,7 +22,6 @@ from typing import Any
 from fhir_adapters.errors import PalmaresError
 from fhir_adapters.knowledge import mappings_folder
 
-
 # what no row of a derived folder, a cohort or a dataset follows from: what reports compare, what the forms of the hospitals ask, and
 # how patients who do not exist are drawn
 _NO_RULES = ("reports", "ecrf", "synthetic.toml")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from omop_etl.locks import Difference, create, diff
 from omop_etl.cohorts.small_cells import HIDDEN, first_exposed
+from omop_etl.locks import Difference, create, diff
 from tests.lock_helpers import deliver
 from tests.slices import HER2_IHC, PALBOCICLIB, PROGRESSION, THREE_PLUS, Rows, number
 
