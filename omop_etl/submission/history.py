@@ -1,6 +1,6 @@
 """What is remembered of each submission that the centre took in, when a newer one has replaced it.
 
-    <intake>/../history/<site>/<when>-<number>.json
+    <intake>/../history/<site>/<when>-<number>.json       when: UTC, to the microsecond, so that two of one second keep their order
 
 A hospital remembers its own runs in the same way: <site>/history/<when>-<number>.json, whatever its gate said.
 
@@ -22,7 +22,7 @@ from omop_etl.submission.contents import Content
 FOLDER = "history"
 FORMAT = 1
 _KEPT = ("code", "family", "title", "numerator", "denominator", "warn", "block", "severity", "verdict", "unit")
-_NAME = re.compile(r"(\d{8}T\d{6}Z)-([0-9a-f]+)\.json")
+_NAME = re.compile(r"(\d{8}T\d{6}(?:\d{6})?Z)-([0-9a-f]+)\.json")
 
 
 def remember(intake: Path, content: Content, *, received_at: datetime | None = None) -> None:
@@ -58,7 +58,7 @@ def remember_run(
 
 def _written(folder: Path, said: Mapping[str, Any], moment: datetime) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / f"{moment:%Y%m%dT%H%M%SZ}-{said['number']}.json") as path:
+    with whole_file(folder / f"{moment:%Y%m%dT%H%M%S%fZ}-{said['number']}.json") as path:
         path.write_text(json.dumps(said) + "\n", encoding="utf-8")
 
 

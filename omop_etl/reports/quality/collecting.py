@@ -588,15 +588,16 @@ def _mend(
                     "unit": result["unit"],
                     "more": [entry["code"] for entry in same[1:]],
                     "remedy": check.remedy if check else "",
-                    "why": _why(result),
+                    "why": _why(result, check.finding if check else ""),
                 }
             )
     return found
 
 
-def _why(result: shape.Result) -> str:
+def _why(result: shape.Result, finding: str) -> str:
     share = f" ({100 * result['share']:.3g} % of {result['denominator']})" if result["share"] is not None else ""
-    said = f"{result['numerator']} {result['unit']}{share}"
+    unit = result["unit"].removesuffix("s") if result["numerator"] == 1 else result["unit"]
+    said = " ".join(filter(None, (str(result["numerator"]), unit, finding))) + share
     if result["verdict"] == "BLOCK":
         return f"keeps the submission back: {said}"
     return f"warns: {said}" if result["verdict"] == "WARN" else f"is asked of the site: {said}"

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_type_hints, is_typeddict
 
@@ -15,7 +15,7 @@ from omop_etl.gates import GateJob, gate_many
 from omop_etl.reports.quality import collect, collect_site, report, report_site, shape
 from omop_etl.reports.quality.metrics import metrics
 from omop_etl.submission import receive, submit
-from omop_etl.submission.history import history
+from omop_etl.submission.history import history, history_of, remember_run
 from tests.slices import Rows, clean_rows, write_slice
 
 WHEN = datetime(2025, 2, 1, 12, tzinfo=UTC)
@@ -274,3 +274,11 @@ def test_a_hospital_sees_what_changed_since_its_run_before(centre: Centre, tmp_p
     assert len(three["trend"]) == 3
     report_site("due", second, centre.home / "due-b-gate", tmp_path / "page", history=runs)
     assert "What changed since the run before" in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+
+
+def test_two_submissions_of_one_second_keep_their_order(tmp_path: Path) -> None:
+    at = datetime(2025, 1, 1, 12, tzinfo=UTC)
+    for place, sha in enumerate(("f" * 16, "a" * 16, "c" * 16)):
+        verdict: dict[str, Any] = {"slice_sha256": sha, "verdict": "PASS", "checks": []}
+        remember_run(tmp_path, "uno", verdict, {}, extracted_to=None, at=at + timedelta(milliseconds=place))
+    assert [one["number"][0] for one in history_of(tmp_path)] == ["f", "a", "c"]

@@ -108,7 +108,7 @@ def test_the_italian_page_is_in_italian(tmp_path: Path) -> None:
         assert "Farmaco indice" in page
     assert "i dati di ogni centro arrivano al cut-off" in whole
     assert "Correggere nella fonte la data di decesso" in site
-    assert "blocca l&#39;invio: 30 record (15 % di 200)" in site
+    assert "blocca l&#39;invio: 30 record con eventi dopo il decesso (15 % di 200)" in site
     assert "prima 3 record, ora 30" in site
     assert "prima WARN; ora non c&#39;è niente da controllare" in site
     assert "prima 20, ora 30" in site

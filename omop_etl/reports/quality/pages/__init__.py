@@ -122,7 +122,7 @@ def _context(data: QualityData, language: str, *, centre: bool, has_centre: bool
         | {code: one["title"] for code, one in families.items()},
         "reasons": reasons(language),
         "comparison": sorted(
-            (one for one in data["comparison"] if one["share"] is not None),
+            (one for one in data["comparison"] if one["share"] is not None and one["sites"] > 1),
             key=lambda one: (
                 (one["median"] or 0.0) - (one["share"] or 0.0),
                 one["code"],

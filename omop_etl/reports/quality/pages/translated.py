@@ -80,7 +80,7 @@ def translated(data: QualityData, language: str, words: Mapping[str, str]) -> Qu
         one["title"] = _title(one["code"], one["title"], language)
         one["remedy"] = found.remedy if found else one["remedy"]
         if result:
-            one["why"] = f"{words['why_' + one['verdict']]}: {_counted(result, words)}"
+            one["why"] = f"{words['why_' + one['verdict']]}: {_counted(result, words, found.finding if found else '')}"
     for one in made["changes"]:
         known = words.get(f"figure_{one['code']}")
         one["title"] = known or _title(one["code"], one["title"], language)
@@ -127,17 +127,23 @@ def _result(one: dict[str, Any], language: str, words: Mapping[str, str]) -> Non
     if found is None:
         return
     one["title"] = _title(one["code"], one["title"], language)
-    one["message"] = f"{one['code']}: {_counted(one, words)} {found.finding}. {found.remedy}"
+    one["message"] = f"{one['code']}: {_counted(one, words, found.finding)}. {found.remedy}"
 
 
-def _counted(result: Mapping[str, Any], words: Mapping[str, str]) -> str:
-    """`5 persone (100 % di 5)`."""
-    unit = words.get(f"unit_{result['unit']}", result["unit"])
+def _counted(result: Mapping[str, Any], words: Mapping[str, str], finding: str) -> str:
+    """`5 persone con eventi dopo il decesso (100 % di 5)`."""
+    unit = _unit(result["unit"], result["numerator"], words)
     share = result["share"]
     of = (
         f" ({100 * share:.3g} {words['of_all']} {result['denominator']})".replace(".", ",") if share is not None else ""
     )
-    return f"{result['numerator']} {unit}{of}"
+    return " ".join(filter(None, (str(result["numerator"]), unit, finding))) + of
+
+
+def _unit(unit: str, number: float | str, words: Mapping[str, str]) -> str:
+    """`persona` or `persone`: the word for one and that for many stand side by side."""
+    one, _, many = words.get(f"unit_{unit}", f"{unit}/{unit}").partition("/")
+    return one if str(number) == "1" else many
 
 
 def _known(title: str) -> str:
@@ -159,7 +165,7 @@ def _change(one: Mapping[str, Any], words: Mapping[str, str]) -> str:
         return f"{words['was']} {verdict}; {words['nothing_now']}"
     number, _, unit = before.partition(" ")
     return (
-        f"{words['was']} {number} {words.get(f'unit_{unit}', '')}".rstrip()
+        f"{words['was']} {number} {_unit(unit, number, words)}".rstrip()
         + f", {words['is_now']} {now.removesuffix(' now')}"
     )
 
