@@ -7,8 +7,10 @@ maps them, both ways, and returns how many resources had which outcome. Everythi
 import copy
 import json
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -145,9 +147,21 @@ def _mutate(rng: random.Random, one: dict[str, Any]) -> None:
         holder[key] = rng.choice([*_WORDS, *_NUMBERS])
 
 
+@contextmanager
+def _deep() -> Iterator[None]:
+    """Things nested in nested things go deeper than Python writes by itself; what is tested keeps its own limit."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 def _as_line(rng: random.Random, one: dict[str, Any]) -> bytes:
     """The line; now and then its bytes are wrong as well."""
-    line = json.dumps(one, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
+    with _deep():
+        line = json.dumps(one, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
     roll = rng.randrange(60)
     if roll == 0:
         return line[: rng.randrange(len(line) + 1)]
