@@ -20,6 +20,10 @@ Bound = datetime | None
 Fetch = Callable[[Bound, Bound], None]
 
 
+class Unheeded(Exception):
+    """The server's count of a window is not that of its halves: it does not heed `_lastUpdated`, and nothing is found by it."""
+
+
 class Mender:
     """One round of mending. `count` and `fetch` ask the server for a window: from the first bound, to before the second."""
 
@@ -33,12 +37,18 @@ class Mender:
         self._every = every
 
     def mend(self, strand: Strand, resource_type: str, since: Bound) -> None:
-        """Fetch again what the strand lacks of a type."""
+        """Fetch again what the strand lacks of a type. Raises Unheeded."""
         with _held(strand, resource_type, self._fits) as (cuts, held):
-            self._walk(since, None, cuts, held)
+            self._walk(since, None, cuts, held, self._count(since, None))
 
-    def _walk(self, low: Bound, high: Bound, cuts: Sequence[datetime], held: Callable[[Bound, Bound], int]) -> None:
-        counted = self._count(low, high)
+    def _walk(
+        self,
+        low: Bound,
+        high: Bound,
+        cuts: Sequence[datetime],
+        held: Callable[[Bound, Bound], int],
+        counted: int | None,
+    ) -> None:
         if counted == 0 or (counted is not None and not self._every and held(low, high) >= counted):
             return
         if counted is not None and counted <= self._fits:
@@ -53,8 +63,12 @@ class Mender:
                 self._fetch(low, high)  # so many at one moment: nothing is left but to page through them
                 return
             middle = _whole(first + (last - first) / 2)
-        self._walk(low, middle, cuts, held)
-        self._walk(middle, high, cuts, held)
+        halves = self._count(low, middle), self._count(middle, high)
+        # what is written meanwhile makes a few more; a server that does not know windows counts all of it in both
+        if counted is None or halves[0] is None or halves[1] is None or halves[0] + halves[1] > 1.5 * counted:
+            raise Unheeded
+        self._walk(low, middle, cuts, held, halves[0])
+        self._walk(middle, high, cuts, held, halves[1])
 
 
 def _whole(at: datetime) -> datetime:

@@ -9,14 +9,14 @@ is missing is found in windows of `_lastUpdated` (mending.py).
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 from fhir_adapters.deidentify import Deidentifier
 from fhir_adapters.errors import PalmaresError
-from fhir_adapters.fhir_server.mending import EARLIEST, Mender
+from fhir_adapters.fhir_server.mending import EARLIEST, Mender, Unheeded
 from fhir_adapters.fhir_web.gathered import Gone, Page, distinct
 from fhir_adapters.fhir_web.issues import SEVERE, issues, words
 from fhir_adapters.fhir_web.searchset import count, entries_of, next_link
@@ -109,6 +109,8 @@ class Pager:
         self._told = told
         self._proven = proven
         self._came = Fetched(query.resource_type, strand)
+        self._totals: list[int] = []  # what the pages say that there is
+        self._last = 0  # entries of the last page
 
     def fetch(self, *, check: bool) -> Fetched:
         """Read the type to its end, from where the strand stands.
@@ -138,12 +140,14 @@ class Pager:
             before = self._count() if check else None
             circle = self._pages(self._query, last["next"])
             after = self._count() if check else None
-            came.counted = None if before is None or after is None else min(before, after)
+            counts = before is not None and after is not None
+            came.counted = min(before, after) if before is not None and after is not None else None
             came.different = distinct([self._strand], came.resource_type)
-            for every in (False, True):
+            if check and not counts:
+                self._believe_pages()
+            for every in (False, True) if counts else ():
                 if came.counted is not None and came.different < came.counted:
-                    self._mend(every)
-                    came.mended = True
+                    came.mended = self._mend(every) or came.mended
                     came.different = distinct([self._strand], came.resource_type)
                     again = self._count()
                     came.counted = min(came.counted, again if again is not None else came.counted)
@@ -205,6 +209,20 @@ class Pager:
             return False
         return any(_matches(entry, query.resource_type) for entry in entries_of(bundle, query.resource_type))
 
+    def _believe_pages(self) -> None:
+        """Of a server that cannot count: what its pages say that there is, and whether a last page that is full was the last."""
+        came, first = self._came, self._query.address(self._web.base)
+        if self._totals:
+            came.counted = min(self._totals)
+            if came.different < came.counted:  # an entry that was changed meanwhile may have slipped from page to page
+                self._pages(self._query, first)
+                came.different = distinct([self._strand], came.resource_type)
+        elif came.different <= self._query.page <= self._last:  # one page, it is full, and no link leads on
+            wider = replace(self._query, page=2 * self._query.page)
+            bundle = self._web.json(wider.address(self._web.base)).document
+            more = sum(_matches(entry, came.resource_type) for entry in entries_of(bundle, came.resource_type))
+            came.counted = more if more > came.different else None
+
     # ------------------------------------------------------------------------------------------------- pages
 
     def _pages(self, query: Query, url: str | None) -> bool:
@@ -231,6 +249,10 @@ class Pager:
             bundle = future.result().document
             entries = list(entries_of(bundle, self._query.resource_type))
             link = next_link(bundle)
+            self._last = sum(_matches(entry, self._query.resource_type) for entry in entries)
+            total = bundle.get("total") if isinstance(bundle, dict) else None
+            if isinstance(total, int) and not isinstance(total, bool):
+                self._totals.append(total)
             following = self._web.own(link, url) if link else None
             circle = following in seen
             if circle:
@@ -271,8 +293,8 @@ class Pager:
         for (severity, code), number in found.items():
             skipped[f"outcome-{severity}-{code}"] += number
 
-    def _mend(self, every: bool) -> None:
-        """Fetch again, in windows, what the pages have lost; what came before stays, for an id counts once."""
+    def _mend(self, every: bool) -> bool:
+        """Fetch again, in windows, what the pages have lost; what came before stays, for an id counts once. False: it cannot be."""
 
         def window(low: datetime | None, high: datetime | None) -> Query:
             return self._query.between(low, high)
@@ -287,7 +309,11 @@ class Pager:
             now=self._web.now(),
             every=every,
         )
-        mender.mend(self._strand, self._query.resource_type, self._query.since)
+        try:
+            mender.mend(self._strand, self._query.resource_type, self._query.since)
+        except Unheeded:
+            return False
+        return True
 
 
 def deletes(web: Web, resource_type: str, since: datetime, page: int) -> list[Gone]:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from fhir_adapters.fhir_server.mending import Bound, Mender
+from fhir_adapters.fhir_server.mending import Bound, Mender, Unheeded
 from fhir_adapters.fhir_web.gathered import distinct
 from fhir_adapters.fhir_web.spool import Strand
 
@@ -94,3 +94,18 @@ def test_only_what_differs_is_fetched(tmp_path: Path) -> None:
     assert distinct([strand], "A") == 400
     assert len(store.fetched) == 1
     assert store.counted < 20
+
+
+@pytest.mark.parametrize("answers", [30, None])
+def test_a_server_that_does_not_know_windows_is_not_asked_for_ever(tmp_path: Path, answers: int | None) -> None:
+    """It counts all of it in every window, or counts no window at all."""
+    strand, asked = Strand(tmp_path, "A"), 0
+
+    def count(low: Bound, high: Bound) -> int | None:
+        nonlocal asked
+        asked += 1
+        return answers if (low, high) != (None, None) else 30
+
+    with pytest.raises(Unheeded):
+        Mender(count, lambda *_: None, page=10, now=NOW, every=False).mend(strand, "A", None)
+    assert asked == 3
