@@ -2,6 +2,7 @@
 
 Every check of the dashboard that is made for the tables at hand is in it; what has nothing to look at is "not applicable", by the
 dashboard's own rules: its table is missing or empty, its column is missing or holds no value, its concept does not occur.
+So is what is not counted in a table whose columns are not the CDM's.
 """
 
 from collections.abc import Iterable
@@ -117,6 +118,9 @@ def _not_applicable(check: Check, count: Count | None, relations: Relations, emp
         return None
     if check.dqd == "measureConditionEraCompleteness":
         return None if relations.rows.get("condition_occurrence") else "Table CONDITION_OCCURRENCE is empty."
+    if relations.wrong.get(check.table):
+        # its rows are not looked at (G-COLUMNS says why), but what stands in a column of another type was counted
+        return None if check.dqd == "cdmDatatype" and count else f"The columns of table {table} are not the CDM's."
     if not relations.rows.get(check.table):
         return f"Table {table} is empty."
     if check.dqd == "measureValueCompleteness":

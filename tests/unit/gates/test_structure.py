@@ -2,15 +2,23 @@
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from fhir_adapters.errors import PalmaresError
 from omop_etl.cdm import tables
+from omop_etl.gates.counting import Counter
+from omop_etl.gates.definitions import definitions
+from omop_etl.gates.dqd_results import results
+from omop_etl.gates.relations import of_slice
 from omop_etl.gates.slices import open_slice
+from omop_etl.vocabulary import open_vocabulary
+from tests.gate_defects import changed_files
 from tests.gate_helpers import broken, counted
 from tests.slices import clean_rows, write_slice
 
@@ -145,3 +153,20 @@ def test_what_a_partial_vocabulary_lacks_is_looked_up_in_the_starter_slice(tmp_p
     rows["observation"][0]["observation_concept_id"] = 2100000002
     found = broken(counted(write_slice(tmp_path / "wrong", rows), folder))
     assert found == {"G-CONCEPT-observation.observation_concept_id": "BLOCK"}
+
+
+def test_a_column_of_words_fails_in_ohdsis_results_too(vocabulary: Path, tmp_path: Path) -> None:
+    slice_ = changed_files(write_slice(tmp_path / "slice"), "words provider_id of observation")
+    opened, defined = open_slice(slice_), definitions("2025-01-01")
+    with duckdb.connect() as connection:
+        relations = of_slice(connection, opened, open_vocabulary(vocabulary), defined)
+        counter = Counter(relations, defined)
+        now = datetime(2025, 1, 1)
+        document = results(counter.count(), counter, relations, defined, started=now, ended=now)
+    found = {one["checkId"]: one for one in document["CheckResults"]}
+    words = found["field_cdmdatatype_observation_provider_id"]
+    assert (words["failed"], words["notApplicable"], words["numViolatedRows"]) == (1, 0, words["numDenominatorRows"])
+    assert words["numViolatedRows"] > 0
+    other = found["field_isrequired_observation_observation_id"]
+    assert (other["failed"], other["notApplicableReason"]) == (0, "The columns of table OBSERVATION are not the CDM's.")
+    assert found["field_isrequired_person_person_id"]["notApplicable"] == 0
