@@ -51,9 +51,11 @@ def made(kind: str, of: str, which: int, day: int, choice: int, dated: bool) -> 
             else {}
         )
         doctor = {"generalPractitioner": [{"reference": f"Practitioner/pra-x-{choice % 2}"}]}
-        death = {"deceasedDateTime": moment} if choice == 5 else {}
+        death = {"deceasedDateTime": moment} if choice == 5 else {"deceasedBoolean": True} if choice == 4 else {}
         broken = {"birthDate": "not a date"} if choice == 6 else {}
-        return patient(identity, **meta, **address, **link, **doctor, **death) | broken
+        made = patient(identity, **meta, **address, **link, **doctor, **death) | broken
+        # of two files that another replaces one keeps no birth date
+        return {name: value for name, value in made.items() if choice != 9 or name != "birthDate"}
     if kind == "Organization":
         return {"resourceType": kind, "id": f"org-x-{which}", "name": f"ward {choice % 2}", **meta}
     if kind == "Practitioner":
