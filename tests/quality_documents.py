@@ -114,8 +114,8 @@ def document() -> QualityData:
                 "sites": ["cervo"]}],
         },
         "mend": [
-            {"site": "cervo", "rank": 1, "code": _ER, "title": family["title"], "verdict": "BLOCK", "records": 30, "unit": "records", "more": ["G-RECEPTOR-01-b"],
-             "remedy": "Look at the report of pathology.", "why": "blocks: 30 records"}
+            {"site": "cervo", "rank": 1, "code": _ER, "title": family["title"], "verdict": "BLOCK", "records": 30, "unit": "records",
+             "more": ["G-RECEPTOR-01-b"], "remedy": "Look at the report of pathology.", "why": "blocks: 30 records"}
         ],
         "changes": [{"site": "cervo", "kind": "worse", "code": _ER, "title": family["title"], "before": 0.01, "now": 0.15,
             "text": "3 records, now 30"}],
