@@ -9,6 +9,9 @@ with its attrition table (its named analyses go into the warehouse as OMOP cohor
 Beside them the **quality** of all sites is put together: what each sent, against the others and against what it sent before.
 
 - A submission that fails verification is reported by its task and stops nobody else.
+- A hospital that is blocked sends a **notice** instead: what blocks, in numbers. It is received like a submission and kept beside the intake;
+  the site's older submission stays, the warehouse has nothing of the notice, and the report shows the site as BLOCK until its next
+  submission. A notice alone does not wake this way: it is taken in when the next hospital submits, or by hand.
 - Nothing is published unless the warehouse was built.
 
 Configuration: `home` (the workspace; else `PALMARES_HOME`), `study` (a folder of `mappings/studies`). The stages, their order and
@@ -34,9 +37,11 @@ from omop_etl.stages import CENTRAL_STAGES, stage
     tags=["palmares", "centre"],
 )
 def central_release():
-    @task(doc_md="The submissions that lie in the workspace.")
+    @task(doc_md="The submissions that lie in the workspace, and the notices of sites that are blocked.")
     def list_submissions(params=None) -> list[str]:
-        return [str(path) for path in sorted(workspace(params).glob("sites/*/submission")) if path.is_dir()]
+        from omop_etl.stages import arrived
+
+        return [str(path) for path in arrived(workspace(params))]
 
     @task(
         task_id="receive",
@@ -51,7 +56,8 @@ def central_release():
         from omop_etl import stages
 
         folder = Path(submission)
-        return in_airflow(folder.parent.name, stages.receive, centre_place(params), folder)
+        label = f"{folder.parent.name} {folder.name}"
+        return in_airflow(label, stages.receive, centre_place(params), folder)
 
     # all_done: a submission that was refused keeps the site's previous one, and the others go on
     @task(

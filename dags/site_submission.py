@@ -12,7 +12,7 @@ the **gate**, and what may leave the hospital is **submitted**.
   nobody else.
 - The run is red when a site failed, though the others submitted: the `report` task names it.
 - After a BLOCK the `submit` task of that site fails with a message that says what to do; the site's previous submission
-  stays.
+  stays, and beside it a notice tells the centre what blocks, in numbers.
 - Beside the verdict the gate leaves the list of records to look at (`queries/queries.xlsx`) and what to mend first (`quality/`).
 - Each submission updates the asset `palmares_submissions`, on which `central_release` wakes.
 

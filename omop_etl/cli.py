@@ -239,14 +239,15 @@ def submit(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    from omop_etl.onboarding import hold_back
+    from omop_etl.onboarding import hold_back, hold_back_files
     from omop_etl.submission import submit as run
 
     def work(_: Progress) -> object:
         known = _identifiers_of(site, slice_)
-        if known is not None:
-            hold_back(slice_, gate_, known[1], known[0])
-        return run(slice_, gate_, out)
+        if known is None:
+            return run(slice_, gate_, out)
+        hold_back(slice_, gate_, known[1], known[0])
+        return run(slice_, gate_, out, search=lambda files: hold_back_files(files, known[1], known[0]))
 
     _run("submit", json, work)
 
@@ -270,7 +271,9 @@ def _identifiers_of(site: str | None, slice_: Path) -> tuple[str, Path] | None:
 
 @app.command("receive", help=_text("receive", "palmares receive --submission submission/ --intake intake/"))
 def receive(
-    submission: Annotated[Path, typer.Option(help="A submission folder.")],
+    submission: Annotated[
+        Path, typer.Option(help="A submission folder, or the notice folder of a site that is blocked.")
+    ],
     intake: Annotated[Path, typer.Option(help="The folder of all sites' submissions; the site's is replaced.")],
     json: JsonOption = False,
 ) -> None:

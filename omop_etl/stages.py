@@ -9,7 +9,8 @@ Below them stand the few lines that place each stage in a workspace:
 
     <home>/sites/<site>/{extracted/<n>-<kind>, landed, accepted, slice, gate, submission}
     <home>/sites/<site>/sources/<n>.json       what source n remembers of its last extraction that landed
-    <home>/centre/{intake/<site>, built, warehouse.duckdb, derived, cohort, release}
+    <home>/sites/<site>/notice                 after a BLOCK, instead of a submission: what blocks, in numbers
+    <home>/centre/{intake/<site>, notices, history, built, warehouse.duckdb, derived, cohort, release}
     <home>/locks/<name>         a frozen, hashed state of the intake at a cut-off date (omop_etl/locks)
     <home>/events.ndjson        one line per stage that began, ended or failed
 """
@@ -84,7 +85,7 @@ SITE_STAGES = (
     ),
     Stage(
         "submit",
-        "Pack what may leave the hospital, each file with its hash; nothing leaves after a BLOCK.",
+        "Pack what may leave the hospital, each file with its hash; after a BLOCK only a notice leaves, in numbers.",
         "slice, gate",
         "submission",
         "omop_etl.submission.submit",
@@ -95,7 +96,7 @@ SITE_STAGES = (
 CENTRAL_STAGES = (
     Stage(
         "receive",
-        "Verify a site's submission, file by file, and take it in; a bad one keeps the previous.",
+        "Verify a site's submission, file by file, and take it in; a bad one keeps the previous; a notice says who is blocked.",
         "submission",
         "intake",
         "omop_etl.submission.receive",
@@ -156,7 +157,18 @@ class SitePlace:
         return self.home / "sites" / self.site.id
 
     def __getattr__(self, name: str) -> Path:
-        if name in ("extracted", "landed", "accepted", "slice", "gate", "queries", "quality", "history", "submission"):
+        if name in (
+            "extracted",
+            "landed",
+            "accepted",
+            "slice",
+            "gate",
+            "queries",
+            "quality",
+            "history",
+            "submission",
+            "notice",
+        ):
             return self.folder / name
         raise AttributeError(name)
 
@@ -382,24 +394,34 @@ def gate(place: SitePlace, vocabulary: Path | None = None) -> dict[str, Any]:
 
 
 def submit(place: SitePlace) -> dict[str, Any]:
-    """Pack the submission; raises E-GATE-01 after a BLOCK and E-PHI-01 for a known identifier, and the previous one stays."""
+    """Pack the submission; raises E-GATE-01 after a BLOCK, when only a notice is written, and E-PHI-01 for a known identifier, when
+    nothing is; the previous submission stays."""
     from omop_etl.submission import submit as run
 
     def work() -> object:
-        if place.site.identifiers is not None:
-            from omop_etl.onboarding import hold_back
+        known, site = place.site.identifiers, place.site.id
+        if known is None:
+            return run(place.slice, place.gate, place.submission)
+        from omop_etl.onboarding import hold_back, hold_back_files
 
-            hold_back(place.slice, place.gate, place.site.identifiers, place.site.id)
-        return run(place.slice, place.gate, place.submission)
+        hold_back(place.slice, place.gate, known, site)
+        return run(place.slice, place.gate, place.submission, search=lambda files: hold_back_files(files, known, site))
 
     return _noted(place.home, "submit", place.site.id, work)
 
 
 def receive(centre: CentrePlace, submission: Path) -> dict[str, Any]:
-    """Verify one submission and take it into the intake."""
+    """Verify one submission and take it into the intake; or the notice of a site that was blocked, and keep it beside."""
     from omop_etl.submission import receive as run
 
-    return _noted(centre.home, "receive", submission.parent.name, lambda: run(submission, centre.intake))
+    site = submission.parent.name
+    return _noted(centre.home, "receive", site, lambda: run(submission, centre.intake, site=site))
+
+
+def arrived(home: Path) -> list[Path]:
+    """What the hospitals of a workspace have sent: their submissions, then the notices of those that are blocked."""
+    found = [path for name in ("submission", "notice") for path in sorted(home.glob(f"sites/*/{name}"))]
+    return [path for path in found if path.is_dir()]
 
 
 def build(centre: CentrePlace) -> dict[str, Any]:

@@ -103,7 +103,12 @@ def hold_back(slice_: Path, gate: Path, known: Path, site: str) -> None:
     """Search what `submit` would pack for the identifiers of the list `known`. Raises E-PHI-01 when one is found, E-PHI-02."""
     leaving = [path for path in slice_.glob("*") if path.is_file()]
     leaving += [slice_ / "side" / "person_link.parquet", gate / "verdict.json", gate / "checks.parquet"]
-    found = phi_check([path for path in leaving if path.is_file()], read_known(known), patterns=False)
+    hold_back_files([path for path in leaving if path.is_file()], known, site)
+
+
+def hold_back_files(files: Sequence[Path], known: Path, site: str) -> None:
+    """Search files that are about to leave. Raises as `hold_back`."""
+    found = phi_check(files, read_known(known), patterns=False)
     if not found.clean:
         where = [" ".join(filter(None, (one.file, one.column, one.kind))) for one in found.findings[:5]]
         count = sum(one.times for one in found.findings) + len(found.unread)

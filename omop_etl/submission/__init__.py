@@ -1,7 +1,7 @@
 """What leaves a hospital, and how it arrives: slice and verdict → submission → intake.
 
-    submit(slice_, gate, out)         pack exactly the allowed files, each with its SHA-256; nothing after a BLOCK
-    receive(submission, intake)       verify every file and the verdict, then take it into intake/<site>
+    submit(slice_, gate, out)         pack exactly the allowed files, each with its SHA-256; after a BLOCK only a notice, in numbers
+    receive(submission, intake)       verify every file and the verdict, then take it into intake/<site>; or a notice, beside the intake
 
 What leaves is pseudonymous: ids computed from pseudonyms, and in the ledger the pseudonymous ids of FHIR resources.
 `mappings/quality/leaves.toml` says which columns are emptied on the way out.
@@ -35,7 +35,19 @@ from omop_etl.submission.contents import (
     verify,
     withheld,
 )
-from omop_etl.submission.history import remember
+from omop_etl.submission.history import remember, remember_notice
+from omop_etl.submission.notice import (
+    NOTICE,
+    Search,
+    announced_notice,
+    beside,
+    drop_notice,
+    is_older,
+    keep_notice,
+    packed_at,
+    remove_notice,
+    write_notice,
+)
 
 __all__ = ["Content", "Receipt", "Submission", "receive", "submit", "verify"]
 
@@ -67,7 +79,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was taken in. `already` says that the same submission had been there, whole, and was left as it is."""
+    """What was taken in: a submission, or after a BLOCK a notice. `already` says that the same had been there, whole, and was left as it is."""
 
     site: str
     number: str
@@ -77,11 +89,12 @@ class Receipt:
     already: bool
 
 
-def submit(slice_: Path, gate: Path, out: Path) -> Submission:
+def submit(slice_: Path, gate: Path, out: Path, *, search: Search | None = None) -> Submission:
     """Pack the slice and its verdict into the submission folder `out`, whole or not at all.
 
-    The number depends only on what is packed. Raises E-GATE-01 when the gate said BLOCK (the previous submission stays),
-    E-GATE-02 when the gate is not of this slice, E-SUBMIT-01 when the slice folder holds a file that may not leave.
+    The number depends only on what is packed. Raises E-GATE-01 when the gate said BLOCK: the previous submission stays, and beside it
+    the folder `notice` tells the centre, in numbers; the next submission that is packed removes it. `search` looks through the notice first.
+    Raises E-GATE-02 when the gate is not of this slice, E-SUBMIT-01 when the slice folder holds a file that may not leave.
     """
     opened = open_slice(slice_)
     verdict = read_verdict(gate)
@@ -91,6 +104,7 @@ def submit(slice_: Path, gate: Path, out: Path) -> Submission:
         raise PalmaresError("E-GATE-02", str(gate), detail=f"{CHECKS} is missing")
     if verdict["verdict"] == "BLOCK":
         broken = [check for check in verdict["checks"] if check["verdict"] == "BLOCK"]
+        write_notice(beside(out), opened, verdict, search)
         raise PalmaresError("E-GATE-01", opened.site, count=len(broken), detail=_codes(broken))
     ended = [
         one
@@ -110,6 +124,7 @@ def submit(slice_: Path, gate: Path, out: Path) -> Submission:
         shutil.copyfile(Path(gate) / CHECKS, folder / CHECKS)
         document = _document(folder, opened, verdict, emptied)
         (folder / SUBMISSION).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    remove_notice(beside(out), opened.site)
     return Submission(
         site=opened.site,
         number=document["number"],
@@ -120,17 +135,22 @@ def submit(slice_: Path, gate: Path, out: Path) -> Submission:
     )
 
 
-def receive(submission: Path, intake: Path) -> Receipt:
-    """Take a submission into `intake/<site>`, after everything about it was verified; else what was there stays.
+def receive(submission: Path, intake: Path, *, site: str | None = None) -> Receipt:
+    """Take a submission into `intake/<site>`, or a notice beside the intake, after everything about it was verified; else what was there
+    stays. A notice changes nothing in the intake; a submission that was packed after it removes it.
 
-    Raises E-RECEIVE-01 to -05 and E-SLICE-01 to -03 (see `contents.verify`). Receiving the same twice changes nothing.
+    Raises E-RECEIVE-01 to -05 and E-SLICE-01 to -03 (see `contents.verify`), of a notice E-RECEIVE-06 (also when it is not of the `site`
+    that is given) and -07. Receiving the same twice changes nothing.
     """
     submission, intake = Path(submission), Path(intake)
+    if (submission / NOTICE).is_file() and not (submission / SUBMISSION).exists():
+        return _receive_notice(submission, intake, site)
     document = announced(submission)
     place = intake / document["site"]
     there = _there(place, document)
     if there is not None:
         remember(intake, there)  # a run that was killed in between had taken it in, and not remembered it
+        drop_notice(intake, there.site, document.get("made_at"), anew=False)
         return _receipt(there, already=True)
     unannounced = relative_files(submission) - {entry["path"] for entry in document["files"]} - {SUBMISSION}
     if unannounced:
@@ -150,7 +170,20 @@ def receive(submission: Path, intake: Path) -> Receipt:
             error.subject = error.subject.replace(str(folder), str(submission))
             raise
     remember(intake, content)
+    drop_notice(intake, content.site, document.get("made_at"), anew=True)
     return _receipt(content, already=False)
+
+
+def _receive_notice(folder: Path, intake: Path, site: str | None) -> Receipt:
+    said = announced_notice(folder)
+    if site is not None and said["site"] != site:
+        raise PalmaresError("E-RECEIVE-06", str(folder), detail="it is of another site")
+    if is_older(said, packed_at(intake / said["site"])):
+        raise PalmaresError("E-RECEIVE-07", said["site"])
+    new = keep_notice(intake, said)
+    remember_notice(intake, said)
+    size = (folder / NOTICE).stat().st_size
+    return Receipt(said["site"], said["number"], said["verdict"], files=1, bytes=size, already=not new)
 
 
 def _codes(checks: list[dict[str, Any]], most: int = 3) -> str:

@@ -99,6 +99,11 @@ def relative_files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
 
 
+def is_site(value: object) -> bool:
+    """Whether this can be a site's id: it becomes the name of a folder."""
+    return isinstance(value, str) and _SITE.fullmatch(value) is not None
+
+
 def announced(folder: Path) -> dict[str, Any]:
     """submission.json, with its own shape checked. Raises E-RECEIVE-01, E-RECEIVE-04 for a file that may not be in one."""
     document = read_json(folder / SUBMISSION, "E-RECEIVE-01")
@@ -108,7 +113,7 @@ def announced(folder: Path) -> dict[str, Any]:
 
     if document.get("format") != FORMAT:
         raise wrong("a format that this version does not know")
-    if not isinstance(document.get("site"), str) or not _SITE.fullmatch(document["site"]):
+    if not is_site(document.get("site")):
         raise wrong("no site")
     files = document.get("files")
     if not isinstance(files, list) or not all(_is_entry(entry) for entry in files):

@@ -2,6 +2,8 @@
 
     <intake>/../history/<site>/<when>-<number>.json       when: UTC, to the microsecond, so that two of one second keep their order
 
+A run that was blocked, of which the centre got a notice (notice.py), is remembered too; `said_at` is when the hospital told it.
+
 A hospital remembers its own runs in the same way: <site>/history/<when>-<number>.json, whatever its gate said.
 
 Only numbers: the verdict, each check that was not PASS and each check of the study with its two counts, and the profile of the slice.
@@ -21,7 +23,7 @@ from omop_etl.submission.contents import Content
 
 FOLDER = "history"
 FORMAT = 1
-_KEPT = ("code", "family", "title", "numerator", "denominator", "warn", "block", "severity", "verdict", "unit")
+KEPT = ("code", "family", "title", "numerator", "denominator", "warn", "block", "severity", "verdict", "unit")
 _NAME = re.compile(r"(\d{8}T\d{6}(?:\d{6})?Z)-([0-9a-f]+)\.json")
 
 
@@ -34,6 +36,17 @@ def remember(intake: Path, content: Content, *, received_at: datetime | None = N
     said = record(
         content.site, content.number, content.verdict, content.slice.manifest, content.slice.extracted_to, moment
     )
+    _written(folder, said, moment)
+
+
+def remember_notice(intake: Path, notice: Mapping[str, Any], *, received_at: datetime | None = None) -> None:
+    """Write what is remembered of a run that was blocked, from its notice; once, as long as nothing else has come from the site since."""
+    folder = Path(intake).absolute().parent / FOLDER / notice["site"]
+    earlier = _files(folder)
+    if earlier and earlier[-1].name.endswith(f"-{notice['number']}.json"):
+        return
+    moment = received_at or datetime.now(UTC)
+    said = {**notice, "received_at": f"{moment:%Y-%m-%dT%H:%M:%SZ}", "said_at": notice["received_at"]}
     _written(folder, said, moment)
 
 
@@ -89,7 +102,7 @@ def record(
         "rows": sum(tables.values()),
         "unmapped_records": sum(manifest.get("unmapped", {}).values()),
         "quarantined": outcomes.get("quarantined", 0),
-        "checks": [{key: check.get(key) for key in _KEPT} for check in checks],
+        "checks": [{key: check.get(key) for key in KEPT} for check in checks],
         "profile": profile_of(verdict),
     }
 
