@@ -17,6 +17,31 @@ def _result(site: str, code: str, verdict: str, numerator: int) -> dict[str, Any
     }  # fmt: skip
 
 
+_NOTICE = {
+    "since": "2025-01-16T02:00:00Z", "said_at": "2025-01-18T02:00:00Z", "number": "c0ffee0123456789", "extracted_to": "2025-01-15",
+    "persons": 81, "rows": 12100, "stands": True,
+}  # fmt: skip
+
+
+def document_with_one_more() -> QualityData:
+    """The same, and Duomo, which was blocked before its first submission: what it told, and no data."""
+    data = cast(dict[str, Any], document())
+    data["sites"].append(
+        {
+            **data["sites"][2], "site": "duomo", "name": "Hospital of duomo", "number": None, "received_at": None, "extracted_to": None,
+            "centre_verdict": None, "notice": _NOTICE | {"stands": False},
+            **dict.fromkeys(("persons", "analysable", "rows", "unmapped_records", "quarantined")),
+        }
+    )  # fmt: skip
+    for part in ("matrix", "results", "mend"):
+        data[part] += [one | {"site": "duomo"} for one in data[part] if one["site"] == "cervo"]
+    data["trend"] += [one | {"site": "duomo"} for one in data["trend"] if one["site"] == "cervo"][-1:]
+    data["verdicts"]["BLOCK"] += 1
+    for names in (data["readiness"]["sites_not_ready"], data["readiness"]["conditions"][0]["sites"]):
+        names.append("duomo")
+    return cast(QualityData, data)
+
+
 def document() -> QualityData:
     """Alba passes, Brera is warned, Cervo is blocked."""
     family = {
@@ -33,6 +58,7 @@ def document() -> QualityData:
                 "extracted_to": "2024-12-31", "verdict": verdict, "centre_verdict": "PASS", "persons": 200 - 60 * number,
                 "analysable": 150 - 50 * number, "rows": 12000 + number, "checks": 300, "passed": 300 - number, "warned": number % 2,
                 "blocked": number // 2, "unmapped_records": 9 * number, "quarantined": number, "data_docs": None, "dqd_results": None,
+                "notice": _NOTICE if site == "cervo" else None,
             }
         )  # fmt: skip
         matrix.append(

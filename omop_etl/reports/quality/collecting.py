@@ -23,6 +23,7 @@ from omop_etl.reports.quality import central as rules
 from omop_etl.reports.quality import shape
 from omop_etl.submission.contents import SLICE, SUBMISSION
 from omop_etl.submission.history import history
+from omop_etl.submission.notice import is_older, notices
 
 _COMPLETE = "G-COMPLETE"
 _UNMAPPED_TYPES = (
@@ -55,6 +56,35 @@ class SiteInput:
     past: list[dict[str, Any]] = field(default_factory=list)  # oldest first, the one that counts now among them
     data_docs: str | None = None
     dqd_results: str | None = None
+    notice: dict[str, Any] | None = (
+        None  # what it told when it was blocked, after the submission that stands, if one does
+    )
+    stands: bool = True  # whether there is a slice: False for a site that was blocked before its first submission
+    runs: bool = False  # whether `past` holds the hospital's own runs, sent or not
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """Verdict, counts and checks as the site said them last: those of its notice, else of the slice at hand."""
+        return self.verdict if self.notice is None else self.notice
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Checks by verdict. A notice names only those that are not PASS, and counts all."""
+        if self.notice is not None:
+            return {name: self.notice["counts"].get(name, 0) for name in VERDICTS}
+        return {name: sum(check["verdict"] == name for check in self.verdict["checks"]) for name in VERDICTS}
+
+    @property
+    def blocked_since(self) -> str | None:
+        """When the site told for the first time what it has told ever since: that it is blocked."""
+        if self.notice is None:
+            return None
+        since = str(self.notice["received_at"])
+        for one in reversed(self.past):
+            if one["verdict"] != "BLOCK":
+                break
+            since = min(since, str(one.get("said_at") or one["received_at"]))
+        return since
 
     @property
     def extracted_to(self) -> str | None:
@@ -62,9 +92,17 @@ class SiteInput:
 
     @property
     def before(self) -> dict[str, Any] | None:
-        """What is remembered of the submission before this one."""
-        older = [one for one in self.past if one["number"] != self.number]
+        """What is remembered of the submission before this one; of a hospital's own runs, of the run before."""
+        older = [one for one in self.past if one["number"] != self.number and (self.runs or one["verdict"] != "BLOCK")]
         return older[-1] if older else None
+
+    @property
+    def compared(self) -> dict[str, Any] | None:
+        """What the site's last word is held against: of a notice, the submission that stands."""
+        if self.notice is None:
+            return self.before
+        own = [one for one in self.past if one["number"] == self.number] if self.stands else []
+        return own[-1] if own else None
 
     @property
     def outcomes(self) -> dict[str, int]:
@@ -73,6 +111,15 @@ class SiteInput:
             for outcome, count in counts.items():
                 totals[outcome] = totals.get(outcome, 0) + count
         return totals
+
+    @property
+    def told(self) -> dict[str, int]:
+        """The figures of what the site said last."""
+        if self.notice is None:
+            return self.figures
+        return {name: self.notice[name] for name in _FIGURES if name != "analysable"} | {
+            "analysable": (self.notice["profile"] or {}).get("analysable", 0)
+        }
 
     @property
     def figures(self) -> dict[str, int]:
@@ -87,9 +134,9 @@ class SiteInput:
 
 
 def received(intake: Path) -> list[SiteInput]:
-    """The sites of an intake, in the order of their ids. Raises E-QUALITY-01 when there is none, E-GATE-02 and E-SLICE-01 for a
-    submission that does not read."""
-    past = history(intake)
+    """The sites of an intake and those that told that they are blocked, in the order of their ids. Raises E-QUALITY-01 when there is
+    none, E-GATE-02 and E-SLICE-01 for a submission that does not read, E-RECEIVE-06 for a notice."""
+    past, blocked = history(intake), notices(intake)
     found = []
     for folder in sorted(Path(intake).glob("[!.]*")):
         if not (folder / SUBMISSION).is_file():
@@ -97,7 +144,7 @@ def received(intake: Path) -> list[SiteInput]:
         document = read_json(folder / SUBMISSION, "E-RECEIVE-01")
         remembered = past.get(folder.name, [])
         own = [one for one in remembered if one["number"] == document.get("number")]
-        verdict = read_verdict(folder)
+        verdict, told = read_verdict(folder), blocked.pop(folder.name, None)
         found.append(
             SiteInput(
                 site=folder.name,
@@ -109,11 +156,28 @@ def received(intake: Path) -> list[SiteInput]:
                 number=document.get("number"),
                 received_at=own[-1]["received_at"] if own else None,
                 past=remembered,
+                notice=None if told is None or is_older(told, document.get("made_at")) else told,
             )
         )
+    found += [_without_slice(site, told, intake, past.get(site, [])) for site, told in blocked.items()]
     if not found:
         raise PalmaresError("E-QUALITY-01", str(intake))
-    return found
+    return sorted(found, key=lambda one: one.site)
+
+
+def _without_slice(site: str, told: dict[str, Any], intake: Path, past: list[dict[str, Any]]) -> SiteInput:
+    """A site that was blocked before its first submission: there is what it told, and nothing to look into."""
+    return SiteInput(
+        site=site,
+        name=_name(site),
+        slice=Path(intake) / site / SLICE,
+        verdict={"verdict": "BLOCK", "checks": []},
+        manifest={},
+        profile=None,
+        past=past,
+        notice=told,
+        stands=False,
+    )
 
 
 def of_gate(site: str, slice_: Path, gate: Path, past: Sequence[dict[str, Any]] = ()) -> SiteInput:
@@ -127,6 +191,7 @@ def of_gate(site: str, slice_: Path, gate: Path, past: Sequence[dict[str, Any]] 
         manifest=read_json(Path(slice_) / MANIFEST, "E-SLICE-01"),
         profile=profile_of(verdict),
         past=list(past),
+        runs=True,
     )
 
 
@@ -145,6 +210,7 @@ def put_together(
     """The whole document. Everything in it but `made_at` follows from the sites, and from the lines in `derived` if that is given."""
     defined = definitions()
     day = cut_off_of(defined.study)
+    standing = [one for one in sites if one.stands]
     states = [
         rules.SiteState(
             one.site,
@@ -153,18 +219,18 @@ def put_together(
             (one.before or {}).get("profile"),
             one.figures["persons"],
         )
-        for one in sites
+        for one in standing
     ]
     with duckdb.connect() as connection:
-        twins = _twins(connection, sites)
-        losses, rows_by_type = _ledger(connection, sites)
-        codes, totals = _unmapped(connection, sites)
-        lines = _lines(connection, sites, derived) if derived is not None else []
+        twins = _twins(connection, standing)
+        losses, rows_by_type = _ledger(connection, standing)
+        codes, totals = _unmapped(connection, standing)
+        lines = _lines(connection, standing, derived) if derived is not None else []
     answers = rules.central(states, defined, cut_off=day, twins=twins, lines=lines)
     if scope == "site":
         answers = rules.Central(recency=answers.recency)
     by_code = {check.code: check for check in defined.checks}
-    results = [*_site_results(sites), *_central_results(answers, defined)]
+    results = [*_site_results(sites, by_code), *_central_results(answers, defined)]
     latest = max((one.extracted_to for one in sites if one.extracted_to), default=None)
     counted_from = reference(defined.study, latest)
     return {
@@ -175,24 +241,24 @@ def put_together(
         "cut_off": day.isoformat() if day else None,
         "reference": counted_from.isoformat() if counted_from else None,
         "late_months": int(defined.words["recency_months"]),
-        "verdicts": {name: sum(one.verdict["verdict"] == name for one in sites) for name in VERDICTS},  # type: ignore[misc]
+        "verdicts": {name: sum(one.said["verdict"] == name for one in sites) for name in VERDICTS},  # type: ignore[misc]
         "families": _families(defined, results, sites),
         "sites": [_site(one, results) for one in sites],
         "matrix": _matrix(sites, results),
         "results": sorted(results, key=lambda one: (one["site"], VERDICTS[::-1].index(one["verdict"]), one["code"])),
-        "overrides": _overrides(sites),
+        "overrides": _overrides(standing),
         "trend": _trend(sites),
         "recency": answers.recency,
         "variables": _variables(defined),
-        "completeness": _completeness(sites),
+        "completeness": _completeness(standing),
         "funnels": answers.funnels,
-        "unmapped_sites": _unmapped_sites(sites, totals),
+        "unmapped_sites": _unmapped_sites(standing, totals),
         "unmapped_codes": codes,
-        "balance": _balance(sites, rows_by_type),
+        "balance": _balance(standing, rows_by_type),
         "losses": losses,
         "drift": sorted(answers.drift, key=lambda one: (-one["index"], one["site"], one["variable"], one["against"])),
         "duplicates": answers.duplicates,
-        "queries": _queries(sites),
+        "queries": _queries(standing),
         "readiness": _readiness(sites, results, day),
         "mend": _mend(sites, results, by_code, defined.said_by),
         "changes": [change for one in sites for change in _changes(one)],
@@ -225,10 +291,12 @@ def _as_override(site: str, entry: Mapping[str, Any]) -> shape.Override:
     }
 
 
-def _site_results(sites: Iterable[SiteInput]) -> list[shape.Result]:
+def _site_results(sites: Iterable[SiteInput], by_code: Mapping[str, Check]) -> list[shape.Result]:
     found: list[shape.Result] = []
     for one in sites:
-        for check in one.verdict["checks"]:
+        for check in one.said["checks"]:
+            if one.notice is not None:
+                check = _as_told(one.site, check, by_code.get(check["code"]))
             if check["verdict"] == "PASS" and check.get("level") != "STUDY":
                 continue
             found.append(
@@ -252,6 +320,18 @@ def _site_results(sites: Iterable[SiteInput]) -> list[shape.Result]:
                 }
             )
     return found
+
+
+def _as_told(site: str, check: Mapping[str, Any], known: Check | None) -> dict[str, Any]:
+    """A check of a notice with what a notice leaves out; its words are ours where the check is known here."""
+    finding = f"{check['numerator']} {check['unit']} {known.finding if known else check['title']}"
+    return {
+        **check,
+        "title": known.title if known else check["title"],
+        "table": known.table if known else "",
+        "column": known.column if known else "",
+        "message": f"{check['code']} {site}: {finding}. Run: palmares explain {check['code']}",
+    }
 
 
 def _central_results(answers: rules.Central, defined: Definitions) -> list[shape.Result]:
@@ -291,7 +371,7 @@ def _central_results(answers: rules.Central, defined: Definitions) -> list[shape
 def _families(defined: Definitions, results: Sequence[shape.Result], sites: Sequence[SiteInput]) -> list[shape.Family]:
     """The families that occur, in the order of the files: the rows of the matrix."""
     here = {one["family"] for one in results}
-    here |= {check.get("family", check["code"]) for one in sites for check in one.verdict["checks"]}
+    here |= {check.get("family", check["code"]) for one in sites for check in one.said["checks"]}
     found: dict[str, shape.Family] = {}
     for check in defined.checks:
         if check.family in here and check.family not in found:
@@ -322,7 +402,7 @@ def _matrix(sites: Sequence[SiteInput], results: Sequence[shape.Result]) -> list
     found: list[shape.Cell] = []
     for one in sites:
         lines: dict[str, list[Mapping[str, Any]]] = {}
-        for check in one.verdict["checks"]:
+        for check in one.said["checks"]:
             lines.setdefault(check.get("family", check["code"]), []).append(check)
         for result in results:
             if result["site"] == one.site and result["family"].startswith("C-"):
@@ -358,24 +438,23 @@ def _overrides(sites: Iterable[SiteInput]) -> list[shape.Override]:
 
 
 def _site(one: SiteInput, results: Sequence[shape.Result]) -> shape.SiteFact:
-    checks = one.verdict["checks"]
-    counts = {name: sum(check["verdict"] == name for check in checks) for name in VERDICTS}
+    counts = one.counts
     at_centre = [
         result["verdict"] for result in results if result["site"] == one.site and result["family"].startswith("C-")
     ]
-    figures = one.figures
+    figures: Mapping[str, int | None] = one.figures if one.stands else dict.fromkeys(_FIGURES)
     return {
         "site": one.site,
         "name": one.name,
         "number": one.number,
         "received_at": one.received_at,
         "extracted_to": one.extracted_to,
-        "verdict": one.verdict["verdict"],
-        "centre_verdict": max(at_centre, key=VERDICTS.index, default="PASS"),
+        "verdict": one.said["verdict"],
+        "centre_verdict": max(at_centre, key=VERDICTS.index, default="PASS") if one.stands else None,
         "persons": figures["persons"],
         "analysable": figures["analysable"],
         "rows": figures["rows"],
-        "checks": len(checks),
+        "checks": sum(counts.values()),
         "passed": counts["PASS"],
         "warned": counts["WARN"],
         "blocked": counts["BLOCK"],
@@ -383,6 +462,21 @@ def _site(one: SiteInput, results: Sequence[shape.Result]) -> shape.SiteFact:
         "quarantined": figures["quarantined"],
         "data_docs": one.data_docs,
         "dqd_results": one.dqd_results,
+        "notice": _notice(one),
+    }
+
+
+def _notice(one: SiteInput) -> shape.Notice | None:
+    if one.notice is None:
+        return None
+    return {
+        "since": str(one.blocked_since),
+        "said_at": one.notice["received_at"],
+        "number": one.notice["number"],
+        "extracted_to": one.notice["extracted_to"],
+        "persons": one.notice["persons"],
+        "rows": one.notice["rows"],
+        "stands": one.stands,
     }
 
 
@@ -419,7 +513,7 @@ def _trend(sites: Iterable[SiteInput]) -> list[shape.TrendPoint]:
 
 def _changes(one: SiteInput) -> list[shape.Change]:
     """What is different from the submission before: the worst first."""
-    before = one.before
+    before = one.compared
     if before is None:
         return []
     found: list[shape.Change] = []
@@ -438,7 +532,7 @@ def _changes(one: SiteInput) -> list[shape.Change]:
         )
 
     old = {check["code"]: check for check in before["checks"]}
-    new = {check["code"]: check for check in one.verdict["checks"]}
+    new = {check["code"]: check for check in one.said["checks"]}
     for code, check in new.items():
         was = old.get(code)
         old_verdict = was["verdict"] if was else "PASS"
@@ -466,7 +560,7 @@ def _changes(one: SiteInput) -> list[shape.Change]:
         if code not in new and check["verdict"] != "PASS":
             share = _share(check["numerator"], check["denominator"])
             add("gone", code, check["title"], share, None, f"{check['verdict']} before; nothing to look at now")
-    figures = one.figures
+    figures = one.told
     for name, title in _FIGURES.items():
         was_count = before.get(name) if name != "analysable" else (before.get("profile") or {}).get("analysable")
         if was_count is not None and was_count != figures[name]:
@@ -784,9 +878,11 @@ def conditions() -> list[dict[str, Any]]:
 
 
 def _readiness(sites: Sequence[SiteInput], results: Sequence[shape.Result], cut_off: date | None) -> shape.Readiness:
+    standing = [one for one in sites if one.stands]
     rules_: dict[str, Callable[[SiteInput], bool]] = {
+        "no-block": lambda one: one.said["verdict"] != "BLOCK",
         "cut-off": lambda one: cut_off is None or (one.extracted_to or "") >= cut_off.isoformat(),
-        "one-version": lambda one: _version(one) == _version(max(sites, key=lambda other: other.received_at or "")),
+        "one-version": lambda one: _version(one) == _version(max(standing, key=lambda other: other.received_at or "")),
         "no-override": lambda one: all(entry["state"] != "applied" for entry in one.verdict.get("overrides", [])),
         "no-query": lambda one: not any((one.verdict.get("queries") or {}).get(state) for state in _UNSETTLED),
     }
@@ -797,7 +893,9 @@ def _readiness(sites: Sequence[SiteInput], results: Sequence[shape.Result], cut_
     held: list[shape.Condition] = []
     for entry in conditions():
         if "rule" in entry:
-            failing = [one.site for one in sites if not rules_[entry["rule"]](one)]
+            # of a site without a submission nothing is known but that it is blocked
+            asked = sites if entry["rule"] == "no-block" else standing
+            failing = [one.site for one in asked if not rules_[entry["rule"]](one)]
         else:
             failing = [
                 one.site

@@ -4,6 +4,7 @@ Let the node exporter's text file collector, or any web server, hand out `metric
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from omop_etl.gates import VERDICTS
 from omop_etl.reports.quality.shape import QualityData
@@ -22,15 +23,24 @@ def metrics(data: QualityData) -> str:
         if known:
             lines.append(f"# HELP palmares_{name} {words}")
             lines.append(f"# TYPE palmares_{name} gauge")
-            lines.extend(f"palmares_{name}{_labels(labels)} {value:g}" for labels, value in known)
+            lines.extend(f"palmares_{name}{_labels(labels)} {value:.12g}" for labels, value in known)
 
     def of_sites(key: str) -> list[_Sample]:
         return [({"site": one["site"]}, one[key]) for one in sites]  # type: ignore[literal-required]
 
     family(
         "site_verdict",
-        "The gate's verdict on the submission that counts: 0 PASS, 1 WARN, 2 BLOCK.",
+        "The gate's verdict on what the site sent last: 0 PASS, 1 WARN, 2 BLOCK (nothing left the hospital).",
         [({"site": one["site"]}, verdicts.get(str(one["verdict"]))) for one in sites],
+    )
+    family(
+        "site_blocked_since_seconds",
+        "When a site that is blocked told so first, in seconds since 1970.",
+        [
+            ({"site": one["site"]}, datetime.fromisoformat(one["notice"]["since"]).timestamp())
+            for one in sites
+            if one["notice"]
+        ],
     )
     family("site_persons", "Persons.", of_sites("persons"))
     family("site_analysable_persons", "Persons on a CDK4/6 inhibitor.", of_sites("analysable"))

@@ -74,8 +74,21 @@ class Cell(TypedDict):
     share: float | None  # of the worst check, or of the only one
 
 
+class Notice(TypedDict):
+    """What a site told when its gate said BLOCK and nothing else could leave (omop_etl/submission/notice.py)."""
+
+    since: str  # when it told so for the first time since its last submission
+    said_at: str  # when it told what is shown now
+    number: str  # of the run
+    extracted_to: str | None
+    persons: int
+    rows: int
+    stands: bool  # whether an older submission stands in the intake, and so in the warehouse
+
+
 class SiteFact(TypedDict):
-    """One hospital: the submission that counts now."""
+    """One hospital: the submission that counts now. Of one that is blocked since: `verdict` and the counts of checks are those of its
+    notice, the rest is of the submission that stands, or null where there is none."""
 
     site: str
     name: str
@@ -83,18 +96,19 @@ class SiteFact(TypedDict):
     received_at: str | None  # when the centre took it in
     extracted_to: str | None
     verdict: Verdict | None  # of its gate; None for a slice that came without one
-    centre_verdict: Verdict  # of the checks that run at the centre
-    persons: int
-    analysable: int  # with a CDK4/6 inhibitor
-    rows: int
+    centre_verdict: Verdict | None  # of the checks that run at the centre; None where nothing stands
+    persons: int | None
+    analysable: int | None  # with a CDK4/6 inhibitor
+    rows: int | None
     checks: int
     passed: int
     warned: int
     blocked: int
-    unmapped_records: int
-    quarantined: int
+    unmapped_records: int | None
+    quarantined: int | None
     data_docs: str | None  # path of GX's pages, relative to this file, where they are at hand
     dqd_results: str | None  # path of the DQD results JSON, relative to this file
+    notice: Notice | None  # where the site is blocked
 
 
 class TrendPoint(TypedDict):

@@ -107,6 +107,8 @@ def _context(data: QualityData, language: str, *, centre: bool, has_centre: bool
         "title": (said["title_centre"] if centre else said["title_site"]) + site,
         "centre": centre,
         "has_centre": has_centre,
+        "without": [one["site"] for one in data["sites"] if one["persons"] is None],
+        "sums": {key: sum(one[key] or 0 for one in data["sites"]) for key in ("persons", "analysable")},
         "has_documents": any(one["data_docs"] or one["dqd_results"] for one in data["sites"]),
         "contents": [
             (part, said[part if has_centre else f"{part}_run"] if part in ("changes", "trend") else said[part])
@@ -190,5 +192,8 @@ def _trend(data: QualityData) -> list[dict[str, Any]]:
 
 def _heat(data: QualityData) -> list[dict[str, Any]]:
     cells = {(one["site"], one["variable"]): one for one in data["completeness"]}
-    sites: Sequence[str] = sorted({one["site"] for one in data["completeness"]})
+    # a site without a slice has its row too: nothing is known of it, which is not 0 %
+    sites: Sequence[str] = sorted(
+        {one["site"] for one in data["completeness"]} | {one["site"] for one in data["sites"] if one["persons"] is None}
+    )
     return [{"site": site, "cells": [cells.get((site, one["code"])) for one in data["variables"]]} for site in sites]
