@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -282,3 +283,176 @@ def test_two_submissions_of_one_second_keep_their_order(tmp_path: Path) -> None:
         verdict: dict[str, Any] = {"slice_sha256": sha, "verdict": "PASS", "checks": []}
         remember_run(tmp_path, "uno", verdict, {}, extracted_to=None, at=at + timedelta(milliseconds=place))
     assert [one["number"][0] for one in history_of(tmp_path)] == ["f", "a", "c"]
+
+
+# ------------------------------------------------------------------ sites that are blocked
+
+
+@dataclass
+class WithBlocked:
+    """What `centre` has, with `due` blocked after its second submission and `tre` before its first."""
+
+    intake: Path
+    data: shape.QualityData
+
+
+def tell(home: Path, site: str, vocabulary: Path, name: str) -> Path:
+    """A run of a site that the gate blocks; the folder of its notice."""
+    rows = clean_rows(site, persons=5)
+    rows["person"][0]["gender_concept_id"] = None
+    slice_ = write_slice(home / name, rows, site=site)
+    gate_many([GateJob(slice_, home / f"{name}-gate", site, vocabulary)], processes=1)
+    with pytest.raises(PalmaresError, match="E-GATE-01"):
+        submit(slice_, home / f"{name}-gate", home / f"{name}-packed")
+    return home / f"{name}-packed-notice"
+
+
+@pytest.fixture(scope="module")
+def with_blocked(centre: Centre, tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> WithBlocked:
+    home = tmp_path_factory.mktemp("blocked")
+    for folder in ("intake", "history"):
+        shutil.copytree(centre.home / folder, home / folder)
+    later = datetime.now(UTC) + timedelta(minutes=1)  # not within the second in which its submission was packed
+    for site in ("due", "tre"):
+        notice = tell(home, site, vocabulary, f"{site}-c")
+        said = json.loads((notice / "notice.json").read_text())
+        (notice / "notice.json").write_text(json.dumps(said | {"received_at": f"{later:%Y-%m-%dT%H:%M:%SZ}"}))
+        receive(notice, home / "intake")
+    return WithBlocked(home / "intake", collect(home / "intake", made_at=WHEN))
+
+
+BLOCKS = "G-REQUIRED-person.gender_concept_id"
+
+
+def test_a_blocked_site_is_there_as_block(with_blocked: WithBlocked) -> None:
+    data = with_blocked.data
+    fits(json.loads(json.dumps(data)), shape.QualityData)
+    assert [(one["site"], one["verdict"]) for one in data["sites"]] == [
+        ("due", "BLOCK"),
+        ("tre", "BLOCK"),
+        ("uno", "PASS"),
+    ]
+    assert data["verdicts"] == {"PASS": 1, "WARN": 0, "BLOCK": 2}
+    for site in ("due", "tre"):
+        fact = next(one for one in data["sites"] if one["site"] == site)
+        assert (fact["blocked"], fact["checks"] > 300, fact["passed"] > 250) == (1, True, True), "counts of its notice"
+        first = next(one for one in data["mend"] if one["site"] == site)
+        assert (first["rank"], first["verdict"], first["code"]) == (1, "BLOCK", BLOCKS)
+        assert first["remedy"].endswith(".")
+        cell = next(one for one in data["matrix"] if (one["site"], one["family"]) == (site, "G-REQUIRED"))
+        assert (cell["verdict"], cell["worst"]) == ("BLOCK", BLOCKS)
+        result = next(one for one in data["results"] if (one["site"], one["code"]) == (site, BLOCKS))
+        assert (result["numerator"], result["denominator"], result["table"], result["column"]) == (
+            1,
+            5,
+            "person",
+            "gender_concept_id",
+        )
+        last = [one for one in data["trend"] if one["site"] == site][-1]
+        assert (last["verdict"], last["persons"], last["blocked"]) == ("BLOCK", 5, 1)
+    said = metrics(data).splitlines()
+    assert 'palmares_site_verdict{site="tre"} 2' in said
+    assert 'palmares_site_verdict{site="due"} 2' in said
+    since = next(line for line in said if line.startswith('palmares_site_blocked_since_seconds{site="tre"}'))
+    assert abs(float(since.split()[1]) - datetime.now(UTC).timestamp()) < 600
+
+
+def test_the_submission_that_stands_keeps_its_figures(centre: Centre, with_blocked: WithBlocked) -> None:
+    """What a notice tells changes nothing of what is said of the data that are in the warehouse."""
+    data = with_blocked.data
+    due = next(one for one in data["sites"] if one["site"] == "due")
+    before = next(one for one in centre.data["sites"] if one["site"] == "due")
+    for key in ("persons", "analysable", "rows", "unmapped_records", "received_at", "extracted_to", "centre_verdict"):
+        assert due[key] == before[key], key  # type: ignore[literal-required]
+    assert due["notice"] is not None
+    assert (due["notice"]["stands"], due["notice"]["persons"]) == (True, 5)
+    for part in ("completeness", "recency", "funnels", "unmapped_sites", "unmapped_codes", "balance", "losses", "drift", "duplicates",
+                 "queries", "overrides"):  # fmt: skip
+        assert data[part] == centre.data[part], part  # type: ignore[literal-required]
+    central = [[one for one in each["results"] if one["code"].startswith("C-")] for each in (data, centre.data)]
+    assert central[0] == central[1]
+    changes = {(one["kind"], one["code"]): one for one in data["changes"] if one["site"] == "due"}
+    assert changes["new", BLOCKS]["text"] == "PASS before, BLOCK now"
+    assert (changes["count", "persons"]["before"], changes["count", "persons"]["now"]) == (3, 5)
+
+
+def test_of_a_site_without_a_slice_there_are_no_data(with_blocked: WithBlocked) -> None:
+    data = with_blocked.data
+    tre = next(one for one in data["sites"] if one["site"] == "tre")
+    assert tre["notice"] is not None and not tre["notice"]["stands"]
+    keys = ("persons", "analysable", "rows", "unmapped_records", "quarantined", "centre_verdict", "received_at")
+    assert {key: tre[key] for key in keys} == dict.fromkeys(keys)  # type: ignore[literal-required]
+    for part in (
+        "completeness",
+        "recency",
+        "unmapped_sites",
+        "balance",
+        "losses",
+        "drift",
+        "duplicates",
+        "queries",
+        "changes",
+    ):
+        assert [one for one in data[part] if one["site"] == "tre"] == [], part  # type: ignore[literal-required]
+    assert [point for funnel in data["funnels"] for point in funnel["points"] if point["site"] == "tre"] == []
+    assert not any(line.startswith("palmares_site_persons") and '"tre"' in line for line in metrics(data).splitlines())
+
+
+def test_a_blocked_site_keeps_the_lock_back(with_blocked: WithBlocked) -> None:
+    ready = with_blocked.data["readiness"]
+    conditions = {one["code"]: one for one in ready["conditions"]}
+    assert conditions["R-BLOCK"]["sites"] == ["due", "tre"]
+    assert "tre" in ready["sites_not_ready"]
+    assert "tre" not in conditions["R-VERSION"]["sites"], "nothing is known of it but that it is blocked"
+    assert conditions["R-VERSION"]["met"]
+
+
+def test_since_when(with_blocked: WithBlocked, tmp_path: Path) -> None:
+    home = tmp_path / "centre"
+    shutil.copytree(with_blocked.intake.parent, home)
+    notice = json.loads((home / "notices" / "due.json").read_text())
+    first = notice["received_at"]
+    again = (datetime.fromisoformat(first) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "notice.json").write_text(json.dumps(notice | {"number": "f" * 16, "received_at": again}))
+    receive(tmp_path / "again", home / "intake")
+    due = next(one for one in collect(home / "intake")["sites"] if one["site"] == "due")
+    assert due["notice"] is not None
+    assert (due["notice"]["since"], due["notice"]["said_at"], due["notice"]["number"]) == (first, again, "f" * 16)
+    shutil.rmtree(home / "history")
+    due = next(one for one in collect(home / "intake")["sites"] if one["site"] == "due")
+    assert due["notice"] is not None and due["notice"]["since"] == again, "all that is known"
+
+
+def test_the_next_submission_is_held_against_the_one_before_the_block(
+    centre: Centre, with_blocked: WithBlocked, tmp_path: Path
+) -> None:
+    """A run that was blocked is in the trend, and is no submission."""
+    home = tmp_path / "centre"
+    shutil.copytree(with_blocked.intake.parent, home)
+    packed = centre.home / "due-a-gate-packed"
+    shutil.copytree(packed, tmp_path / "packed")
+    document = json.loads((packed / "submission.json").read_text())
+    later = datetime.now(UTC) + timedelta(days=1)
+    (tmp_path / "packed" / "submission.json").write_text(json.dumps(document | {"made_at": later.isoformat()}))
+    receive(tmp_path / "packed", home / "intake")
+    data = collect(home / "intake")
+    due = next(one for one in data["sites"] if one["site"] == "due")
+    assert (due["verdict"], due["notice"]) == ("WARN", None)
+    persons = [one for one in data["changes"] if (one["site"], one["code"]) == ("due", "persons")]
+    assert [(one["before"], one["now"]) for one in persons] == [(3, 4)]
+
+
+def test_notices_only_still_make_a_page(with_blocked: WithBlocked, tmp_path: Path) -> None:
+    home = tmp_path / "centre"
+    shutil.copytree(with_blocked.intake.parent / "notices", home / "notices")
+    said = report(home / "intake", home / "quality")
+    assert (said.verdicts, said.lock_ready) == ({"PASS": 0, "WARN": 0, "BLOCK": 2}, False)
+    for language, no_data, blocked in (("", "no data", "Blocked since"), (".it", "nessun dato", "Bloccato dal")):
+        for name in ("index", "site-tre", "site-due"):
+            text = (home / "quality" / f"{name}{language}.html").read_text()
+            assert blocked in text and no_data in text, name
+    fits(json.loads((home / "quality" / "data.json").read_text()), shape.QualityData)
+    (home / "notices" / "due.json").write_text("no json")
+    with pytest.raises(PalmaresError, match="E-RECEIVE-06"):
+        report(home / "intake", home / "quality")
