@@ -8,17 +8,20 @@ from typing import Any
 import pytest
 
 from omop_etl.reports.quality.pages import write
-from tests.quality_documents import SITES, document
+from tests.quality_documents import SITES, document, document_with_one_more
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (.ci/run installs it)")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 PAGES = ("index.html", "index.it.html", "site-cervo.html", "site-cervo.it.html")
+BLOCKED = ("blocked/index.html", "blocked/site-duomo.it.html")
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quality")
+    (folder / "blocked").mkdir()
+    write(document_with_one_more(), folder / "blocked")
     assert set(PAGES) <= set(write(document(), folder))
     return folder
 
@@ -109,7 +112,7 @@ def test_the_funnel_names_the_site_outside_and_stands_as_a_table(opened: Any) ->
     assert [text.split()[0] for text in column(page, "t-C-FUNNEL-01", 0)] == list(SITES)
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", PAGES + BLOCKED)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(name: str, scheme: str, opened: Any) -> None:
     from axe_playwright_python.sync_playwright import Axe
@@ -129,7 +132,7 @@ def test_the_colours_change_and_stay(opened: Any) -> None:
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 23, 30)"
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", PAGES + BLOCKED)
 def test_a_narrow_screen_scrolls_one_way(name: str, opened: Any) -> None:
     page = opened(name)
     page.set_viewport_size({"width": 380, "height": 800})
@@ -151,3 +154,48 @@ def test_without_script_everything_is_there(browser: Any, pages: Path) -> None:
     page.goto((pages / "index.html").as_uri())
     assert page.locator("#t-sites tbody tr").count() == 3
     context.close()
+
+
+def test_a_blocked_site_is_shown_and_what_is_not_known_of_it_is_no_number(opened: Any) -> None:
+    page = opened("blocked/index.html")
+    rows = {
+        name: page.locator("#t-sites tbody tr").filter(has=page.get_by_role("link", name=name))
+        for name in ("cervo", "duomo")
+    }
+    for name, words in (
+        ("cervo", "Blocked since 2025-01-16. Its older submission stands in the warehouse (received 2025-01-15"),
+        ("duomo", "Blocked since 2025-01-16. Nothing of it is in the warehouse"),
+    ):
+        text = rows[name].inner_text()
+        assert "BLOCK" in text and "Blocked since 2025-01-16" in text
+        assert words in page.locator(".blocked li", has_text=name).inner_text()
+    assert page.locator(".blocked li").count() == 2
+    cells = rows["duomo"].locator("td").all_inner_texts()
+    assert cells.count("no data") == 5, "persons, on a CDK4/6 inhibitor, rows, unmapped, quarantined"
+    assert "0" not in cells[2:5]
+    form = page.locator('form[data-for="t-sites"]')
+    form.get_by_role("combobox").select_option("BLOCK")
+    assert [one.split()[0] for one in column(page, "t-sites", 0)] == ["cervo", "duomo"]
+    page.locator("#t-sites thead th").nth(3).get_by_role("button").click()
+    form.get_by_role("combobox").select_option("")
+    assert column(page, "t-sites", 0)[-1].startswith("duomo"), "what is not known is sorted last"
+    heads = page.locator("#t-matrix thead th").all_inner_texts()
+    place = next(at for at, head in enumerate(heads) if "duomo" in head)
+    assert "✕" in page.locator("#t-matrix tbody tr").first.locator("th, td").nth(place).inner_text()
+    heat = page.locator("#completeness tbody tr", has_text="duomo").locator("td").all_inner_texts()
+    assert heat == ["no data"] * 2
+    for part in ("recency", "funnel", "unmapped", "balance"):
+        assert "No data of: duomo." in page.locator(f"#{part}").inner_text(), part
+    rows["duomo"].get_by_role("link", name="duomo").click()
+    assert "Nothing of it is in the warehouse: no submission has come yet." in page.locator("#overview").inner_text()
+    assert "BLOCK" in page.locator("#mend li").first.inner_text()
+    for part in ("recency", "completeness", "unmapped", "balance", "queries"):
+        assert "no data" in page.locator(f"#{part}").inner_text().lower(), part
+
+
+def test_a_blocked_site_in_italian(opened: Any) -> None:
+    page = opened("blocked/index.it.html")
+    text = page.locator("#overview").inner_text()
+    assert "Bloccato dal 2025-01-16. Nel warehouse resta il suo invio precedente" in text
+    assert "Nel warehouse non c'è nulla di questo centro" in text
+    assert text.count("nessun dato") == 5
