@@ -41,6 +41,26 @@ def test_a_blocked_site_stops_nobody_else(demo: Demo) -> None:
     assert held == set(submitted(demo))
 
 
+def test_the_centre_shows_the_blocked_site(demo: Demo) -> None:
+    """Nothing of it left but a notice; the centre's page has it as BLOCK, with what blocks, and no figure of its data."""
+    blocked = [line["site"] for line in demo.answer["sites"] if line["verdict"] == "BLOCK"]
+    data = json.loads((demo.home / "centre" / "quality" / "data.json").read_text())
+    facts = {one["site"]: one for one in data["sites"]}
+    assert sorted(facts) == sorted(demo.sites)
+    assert [site for site, one in facts.items() if one["verdict"] == "BLOCK"] == blocked
+    page = (demo.home / "centre" / "quality" / "index.html").read_text()
+    for site in blocked:
+        sent = [path.name for name in ("notice", "submission") for path in demo.home.glob(f"sites/{site}/{name}/**/*")]
+        assert sent == ["notice.json"]
+        assert (facts[site]["persons"], facts[site]["notice"]["stands"]) == (None, False)
+        first = next(one for one in data["mend"] if one["site"] == site)
+        assert first["verdict"] == "BLOCK"
+        assert [one["verdict"] for one in data["trend"] if one["site"] == site] == ["BLOCK"]
+        assert site in next(one for one in data["readiness"]["conditions"] if one["code"] == "R-BLOCK")["sites"]
+        assert f'<a href="site-{site}.html">{site}</a>: Blocked since' in page
+        assert not (demo.home / "centre" / "intake" / site).exists()
+
+
 def test_eligibility_equals_the_truth_for_every_patient_reason_by_reason(demo: Demo) -> None:
     found = demo.home / "centre" / "cohort" / "eligibility.parquet"
     traces = " UNION ALL ".join(
@@ -174,7 +194,7 @@ def test_nothing_identifying_is_in_a_file_that_leaves_or_in_a_log(demo: Demo) ->
     ).fetchall()
     planted = {str(value).encode() for row in identifiers for value in row if value}
     assert len(planted) > 500
-    folders = ("sites/*/landed", "sites/*/slice", "sites/*/gate", "sites/*/submission", "centre")
+    folders = ("sites/*/landed", "sites/*/slice", "sites/*/gate", "sites/*/submission", "sites/*/notice", "centre")
     files = [
         path for folder in folders for root in demo.home.glob(folder) for path in root.rglob("*") if path.is_file()
     ]

@@ -1,6 +1,7 @@
 """The DAGs: which there are, that they say what they are, and that their shape is that of the stages."""
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,6 +80,16 @@ def test_the_centre_wakes_on_what_the_hospitals_write(dags: dict[str, Any]) -> N
     outlets = [asset.name for asset in dags["site_submission"].get_task("hospital.submit").outlets]
     assert outlets == ["palmares_submissions"]
     assert "palmares_submissions" in str(dags["central_release"].timetable.asset_condition)
+
+
+def test_the_centre_finds_what_the_hospitals_left(dags: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("s1/submission", "s2/notice", "s3/submission", "s3/notice", "s4/slice"):
+        (tmp_path / "sites" / name).mkdir(parents=True)
+    (tmp_path / "sites" / "s5").mkdir()
+    (tmp_path / "sites" / "s5" / "notice").write_text("a file is none")
+    listed = dags["central_release"].get_task("list_submissions").python_callable({"home": str(tmp_path)})
+    found = [Path(one).relative_to(tmp_path / "sites").as_posix() for one in listed]
+    assert found == ["s1/submission", "s3/submission", "s2/notice", "s3/notice"], "what was submitted comes first"
 
 
 def test_the_lock_is_made_then_verified_then_made_again(dags: dict[str, Any]) -> None:

@@ -9,11 +9,13 @@ import gzip
 import io
 import json
 import logging
+import shutil
 import traceback
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import openpyxl
 import orjson
 import pytest
@@ -26,7 +28,10 @@ from omop_etl.cli import main
 from omop_etl.config import load_site
 from omop_etl.onboarding import gather, phi_check, write_known
 from omop_etl.onboarding.check import check_site, lines
+from omop_etl.reports.quality import report
 from omop_etl.stages import SitePlace, extract, gate, land, map_, submit, validate
+from omop_etl.submission import receive
+from omop_etl.submission import submit as pack
 from tests.dicom_helpers import instance, save
 from tests.planted import KNOWN, PLANTED, TRACES, every_resource, sound_resources, traces
 
@@ -261,6 +266,30 @@ def test_nothing_that_was_written_names_her(place: tuple[SitePlace, str]) -> Non
         assert traces(path.relative_to(where.home).as_posix()) == []
         if path.is_file():  # a second look that shares no code with the first
             assert [trace for trace in TRACES if trace.encode() in path.read_bytes().lower()] == [], path.name
+
+
+def test_what_is_told_after_a_block_names_her_not(place: tuple[SitePlace, str], tmp_path: Path) -> None:
+    """The notice of her hospital, blocked for certain: searched, and looked at with the eyes of the centre."""
+    where, _ = place
+    verdict = json.loads((where.gate / "verdict.json").read_text())
+    verdict["verdict"] = verdict["checks"][0]["verdict"] = "BLOCK"
+    shutil.copytree(where.gate, tmp_path / "gate")
+    (tmp_path / "gate" / "verdict.json").write_text(json.dumps(verdict))
+    with pytest.raises(PalmaresError, match="E-GATE-01") as caught:
+        pack(where.slice, tmp_path / "gate", tmp_path / "sent" / "submission")
+    assert traces(str(caught.value)) == []
+    assert [path.name for path in (tmp_path / "sent").rglob("*") if path.is_file()] == ["notice.json"]
+    found = phi_check([tmp_path / "sent"], KNOWN)
+    assert (found.files, found.findings, found.unread) == (1, (), ())
+    text = (tmp_path / "sent" / "notice" / "notice.json").read_text()
+    assert traces(text) == []
+    rows = duckdb.sql(f"SELECT person_id, person_source_value FROM '{where.slice}/person.parquet'").fetchall()
+    assert rows
+    for person, pseudonym in rows:
+        assert str(person) not in text and (pseudonym is None or pseudonym not in text)
+    assert receive(tmp_path / "sent" / "notice", tmp_path / "centre" / "intake").verdict == "BLOCK"
+    report(tmp_path / "centre" / "intake", tmp_path / "centre" / "quality")
+    assert phi_check([tmp_path / "centre"], KNOWN, patterns=False).findings == ()
 
 
 def test_nothing_that_was_said_names_her(place: tuple[SitePlace, str], capfd: pytest.CaptureFixture[str]) -> None:
