@@ -30,7 +30,7 @@ def metrics(data: QualityData) -> str:
 
     family(
         "site_verdict",
-        "The gate's verdict on what the site sent last: 0 PASS, 1 WARN, 2 BLOCK (nothing left the hospital).",
+        "The gate's verdict on what the site sent last: 0 PASS, 1 WARN, 2 BLOCK (it sent a notice alone).",
         [({"site": one["site"]}, verdicts.get(str(one["verdict"]))) for one in sites],
     )
     family(
