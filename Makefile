@@ -24,11 +24,10 @@ demo: setup  ## synthetic hospitals in, a released cohort out, through the real 
 	$(BIN)/palmares demo --out demo
 
 test: setup  ## every test but the long ones and the benchmarks
-	$(BIN)/python -m pytest -n auto --dist loadscope -q tests/unit tests/spec tests/conformance tests/integration tests/dags
-	$(BIN)/python -m pytest -n 2 --dist loadscope -q tests/acceptance
+	$(BIN)/python -m pytest -n auto --dist loadscope -q tests/acceptance tests/unit tests/spec tests/conformance tests/integration tests/dags
 
-long: setup  ## the tests that take minutes: real servers with faults, whole hospitals (CI runs them after `make test`)
-	$(BIN)/python -m pytest -n auto --dist loadscope -q -m long tests/integration
+long: setup  ## the tests that take minutes: real servers with faults, whole hospitals, kills (CI runs them after `make test`)
+	$(BIN)/python -m pytest -n auto --dist loadscope -q -m long tests
 
 lint: setup  ## ruff, formatting, mypy
 	$(BIN)/ruff check .

@@ -15,6 +15,8 @@ import pytest
 from omop_etl.stages import CENTRAL_STAGES, SITE_STAGES
 from omop_etl.synthetic import generate
 
+pytestmark = pytest.mark.long
+
 WAY = """
 import sys
 from pathlib import Path

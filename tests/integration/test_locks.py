@@ -17,6 +17,8 @@ from omop_etl.locks.create import _nothing_later
 from omop_etl.locks.place import at_work, lock_folder
 from tests.lock_helpers import deliver
 
+pytestmark = pytest.mark.long
+
 CUT_OFF = date(2024, 6, 30)
 
 

@@ -17,6 +17,7 @@ from tests.publish_helpers import released
 from tests.subtraction import recovered, registry
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(int(os.environ.get("PALMARES_EXAMPLES", "2"))))
 def test_no_small_number_can_be_told_from_all_tables(seed: int, tmp_path: Path) -> None:
     # 3 and 11 were planted: few are counted out, few are treated beyond progression, one death is in doubt
@@ -52,6 +53,7 @@ def test_two_numbers_that_every_reader_knows_to_be_equal() -> None:
     assert hidden[:3] == hidden[3:6] == [True, True, False]
 
 
+@pytest.mark.long
 def test_the_patients_of_a_small_group_are_not_counted_below_its_curve(tmp_path: Path) -> None:
     import json
 
