@@ -187,6 +187,16 @@ def readable(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def any_of(words: set[bytes]) -> bytes:
+    """An expression that finds any of the words, letter by letter: one after the other they take fifty times as long."""
+    tails: dict[bytes, set[bytes]] = {}
+    for word in words:
+        tails.setdefault(word[:1], set()).add(word[1:])
+    if b"" in tails:
+        return b""
+    return b"(?:" + b"|".join(re.escape(first) + any_of(rest) for first, rest in sorted(tails.items())) + b")"
+
+
 def test_nothing_identifying_is_in_a_file_that_leaves_or_in_a_log(demo: Demo) -> None:
     identifiers = duckdb.sql(
         f"SELECT record_number, codice_fiscale, accession_number, surname || '^' || given_name "
@@ -200,7 +210,8 @@ def test_nothing_identifying_is_in_a_file_that_leaves_or_in_a_log(demo: Demo) ->
     ]
     files += [demo.home / "events.ndjson", *demo.out.joinpath("airflow").rglob("*.log")]
     assert len(files) > 50
-    word = re.compile(rb"|".join(map(re.escape, sorted(planted))))
+    word = re.compile(any_of(planted))
+    assert all(word.search(b"x" + one) for one in planted)
     leaks = sorted({str(path.relative_to(demo.out)) for path in files if word.search(readable(path))})
     assert leaks == []
     assert not any(word.search(text.encode()) for text in (demo.errors, json.dumps(demo.answer)))
