@@ -13,6 +13,7 @@ import pytest
 from tests.shared import SHARED, needs_shared
 
 pytestmark = [
+    pytest.mark.long,
     needs_shared("fhir_synthea"),
     needs_shared("fhir_mcode"),
     needs_shared("vocabulary_eunomia"),
