@@ -10,6 +10,7 @@ import pytest
 from tests.fuzzing import MARK, broken, hold
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1])
 def test_broken_resources_lose_nothing_and_say_nothing(
     seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -16,6 +16,8 @@ from fhir_adapters.validation import validate
 from omop_etl.mapping import MapResult, map_site
 from tests.mapping_helpers import concept, patient, resource, site
 
+pytestmark = pytest.mark.long
+
 PATIENTS = ("p1", "p2", "p3", "p4")
 KINDS = (
     "Patient",
