@@ -111,6 +111,7 @@ def warehouse() -> Iterator[duckdb.DuckDBPyConnection]:
 LONG = int(os.environ.get("PALMARES_EXAMPLES", "60"))  # many more by hand: PALMARES_EXAMPLES=5000
 
 
+@pytest.mark.long
 @settings(
     max_examples=LONG, deadline=None, derandomize="PALMARES_EXAMPLES" not in os.environ,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -167,6 +167,7 @@ def test_a_verdict_that_does_not_read(text: str | None, tmp_path: Path) -> None:
         read_verdict(tmp_path)
 
 
+@pytest.mark.long
 def test_many_sites_in_few_processes(vocabulary: Path, tmp_path: Path) -> None:
     jobs = []
     for site in ("uno", "due"):

@@ -586,6 +586,7 @@ _MUTANT = st.builds(
 )
 
 
+@pytest.mark.long
 @given(
     st.sampled_from(["data.ndjson", "data.json", "data.ndjson.gz", "data.json.zst"]),
     st.lists(st.binary(max_size=60) | _MUTANT | _RESOURCE.map(lambda item: json.dumps(item).encode()), max_size=6),

@@ -103,6 +103,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.long
 @pytest.mark.requirement("f2o-061", "f2o-103")
 @settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=steps)

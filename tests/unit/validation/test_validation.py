@@ -189,6 +189,7 @@ _NAMES = st.sampled_from(
 )
 
 
+@pytest.mark.long
 @given(
     st.lists(st.dictionaries(_NAMES, _VALUES | st.dictionaries(_NAMES, _VALUES, max_size=2), max_size=4), max_size=8)
 )
