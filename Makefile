@@ -24,7 +24,7 @@ demo: setup  ## synthetic hospitals in, a released cohort out, through the real 
 	$(BIN)/palmares demo --out demo
 
 test: setup  ## every test but the long ones and the benchmarks
-	$(BIN)/python -m pytest -n auto --dist loadscope -q tests/acceptance tests/unit tests/spec tests/conformance tests/integration tests/dags
+	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder -q tests/acceptance tests/integration tests/dags tests/conformance tests/spec tests/unit
 
 long: setup  ## the tests that take minutes: real servers with faults, whole hospitals, kills (CI runs them after `make test`)
 	$(BIN)/python -m pytest -n auto --dist loadscope -q -m long tests
